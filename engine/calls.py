@@ -1,0 +1,404 @@
+"""What workflow code can do besides calling steps: wait, talk, start children, run branches, and ask for time and chance.
+
+Every call takes the next path of its branch, returns what is recorded there, or acts and records. The names recorded are DBOS's.
+"""
+
+import asyncio
+import typing
+import uuid
+from collections.abc import Awaitable
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar, TypeVarTuple, overload
+
+from engine import codec
+from engine.entries import Child, Chunk, Event, Mail
+from engine.errors import MisplacedCall, Suspended, WorkflowFailed
+from engine.functions import Workflow
+from engine.names import checked_name
+from engine.records import CANCELLED, FINAL, NO_TOPIC, SUCCESS, TOO_MANY_ATTEMPTS
+from engine.run import Branch, StepScope, calling_branch, current_scope, run_branches
+
+R = TypeVar("R")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+Ts = TypeVarTuple("Ts")
+
+STREAM_CLOSED = "__DBOS_STREAM_CLOSED__"
+RECHECK_MS = 60_000  # how long a waiter for somebody else's event can miss it if its setter crashes right after the commit
+
+
+async def sleep(seconds: float) -> None:
+    """Wait at least this long by the database's clock. The run holds nothing meanwhile and survives restarts."""
+    branch = calling_branch("sleep")
+    wake_at_ms = await _moment(branch, "DBOS.sleep", seconds)
+    while branch.run.seen_ms < wake_at_ms:
+        await branch.block(None, wake_at_ms)
+
+
+async def _moment(branch: Branch, name: str, delay_s: float) -> int:
+    """A recorded moment, `delay_s` after its first asking, in epoch milliseconds."""
+    path = branch.next_path()
+    found = branch.replayed(path, name)
+    if found is not None:
+        return round(float(codec.decode(found.output, found.serialization)) * 1000)
+    return await branch.timer(path, name, round(delay_s * 1000))
+
+
+async def now() -> datetime:
+    """The database's time, recorded: the same on every replay."""
+    return datetime.fromtimestamp(await _moment(calling_branch("now"), "DBOS.now", 0) / 1000, UTC)
+
+
+async def uuid4() -> str:
+    """A random UUID, recorded: the same on every replay."""
+    branch = calling_branch("uuid4")
+    path = branch.next_path()
+    found = branch.replayed(path, "DBOS.uuid")
+    if found is not None:
+        return str(codec.decode(found.output, found.serialization))
+    value = str(uuid.uuid4())
+    await branch.record(path, "DBOS.uuid", codec.encode(value))
+    return value
+
+
+async def recv(topic: str | None = None, *, timeout_s: float | None = None) -> Any:
+    """Take the oldest message of a topic from this workflow's mailbox, waiting for one if need be.
+
+    Returns its JSON value, or None after timeout_s (counted from the first wait, by the database's clock). Each message is taken once.
+    The run holds nothing while it waits.
+    """
+    branch = calling_branch("recv")
+    topic = NO_TOPIC if topic is None else checked_name(topic, "topic")
+    path = branch.next_path()
+    found = branch.replayed(path, "DBOS.recv")
+    if found is not None:
+        if timeout_s is not None:
+            branch.run.history.pop(branch.next_path(), None)  # the moment it would have given up
+        return codec.decode(found.output, found.serialization)
+    deadline_path = branch.next_path() if timeout_s is not None else None
+    give_up_ms: int | None = None
+    while True:
+        message = await branch.receive(path, topic)
+        if message is not None:
+            return codec.decode(*message)
+        if deadline_path is not None and give_up_ms is None:
+            assert timeout_s is not None
+            give_up_ms = await _deadline(branch, deadline_path, timeout_s)
+        if give_up_ms is not None and branch.run.seen_ms >= give_up_ms:
+            await branch.record(path, "DBOS.recv", "null")
+            return None
+        await branch.block(f"t:{topic}", give_up_ms)
+
+
+async def _deadline(branch: Branch, path: str, timeout_s: float) -> int:
+    found = branch.replayed(path, "DBOS.sleep")
+    if found is not None:
+        return round(float(codec.decode(found.output, found.serialization)) * 1000)
+    return await branch.timer(path, "DBOS.sleep", round(timeout_s * 1000))
+
+
+async def send(workflow_id: str, message: Any, topic: str | None = None, *, key: str | None = None) -> None:
+    """Put a message into another workflow's mailbox, exactly once. Raises NoSuchWorkflow when there is no such workflow.
+
+    key: makes sends with the same key and destination one message, whoever sends them.
+    """
+    branch = calling_branch("send")
+    path = branch.next_path()
+    if branch.replayed(path, "DBOS.send") is not None:
+        return
+    topic = NO_TOPIC if topic is None else checked_name(topic, "topic")
+    identity = f"{key or f'{branch.run.id}:{path}'}::{workflow_id}"
+    mail = Mail(checked_name(workflow_id, "workflow id"), topic, codec.encode(message), checked_name(identity, "key"))
+    await branch.record(path, "DBOS.send", "null", effect=mail)
+
+
+async def set_event(key: str, value: Any) -> None:
+    """Publish a value under a key of this workflow; readers see the latest, and its history is kept."""
+    branch = calling_branch("set_event")
+    path = branch.next_path()
+    if branch.replayed(path, "DBOS.setEvent") is None:
+        event = Event(checked_name(key, "event key"), codec.encode(value))
+        await branch.record(path, "DBOS.setEvent", "null", effect=event)
+
+
+GET_EVENT: typing.LiteralString = "select value, serialization from dbos.workflow_events where workflow_uuid = %s and key = %s"
+
+
+async def get_event(workflow_id: str, key: str, *, timeout_s: float | None = None) -> Any:
+    """The value of another workflow's event, waiting for it if need be; None after timeout_s."""
+    branch = calling_branch("get_event")
+    path = branch.next_path()
+    found = branch.replayed(path, "DBOS.getEvent")
+    if found is not None:
+        if timeout_s is not None:
+            branch.run.history.pop(branch.next_path(), None)
+        return codec.decode(found.output, found.serialization)
+    deadline_path = branch.next_path() if timeout_s is not None else None
+    give_up_ms: int | None = None
+    while True:
+        async with branch.run.services.pool.connection() as conn:
+            row = await (await conn.execute(GET_EVENT, (workflow_id, key))).fetchone()
+        if row is not None:
+            value = codec.decode(*row)
+            await branch.record(path, "DBOS.getEvent", row[0])
+            return value
+        if deadline_path is not None and give_up_ms is None:
+            assert timeout_s is not None
+            give_up_ms = await _deadline(branch, deadline_path, timeout_s)
+        if give_up_ms is not None and branch.run.seen_ms >= give_up_ms:
+            await branch.record(path, "DBOS.getEvent", "null")
+            return None
+        again_ms = branch.run.seen_ms + RECHECK_MS
+        await branch.block(f"e:{workflow_id}::{key}", min(give_up_ms or again_ms, again_ms), shared=True)
+
+
+async def write_stream(key: str, value: Any) -> None:
+    """Append a value to a stream of this workflow."""
+    await _append(key, codec.encode(value), "DBOS.writeStream")
+
+
+async def close_stream(key: str) -> None:
+    """Tell readers of a stream that it is complete."""
+    await _append(key, codec.encode(STREAM_CLOSED), "DBOS.closeStream")
+
+
+async def _append(key: str, text: str, name: str) -> None:
+    branch = calling_branch(name)
+    path = branch.next_path()
+    if branch.replayed(path, name) is None:
+        await branch.record(path, name, "null", effect=Chunk(checked_name(key, "stream key"), text))
+
+
+async def patched(marker: str) -> bool:
+    """Whether this run takes the new way at this place: True for runs that reach it first under the new code, and on their replays.
+
+    `if await patched("rounding"): new() else: old()` lets runs that already went the old way finish it.
+    """
+    branch = calling_branch("patched")
+    name = checked_name(f"DBOS.patch-{marker}", "patch marker")
+    found = branch.run.history.get(f"{branch.prefix}{branch.calls + 1}")
+    if found is not None and found.name != name:
+        return False
+    path = branch.next_path()
+    if branch.replayed(path, name) is None:
+        await branch.record(path, name, "true")
+    return True
+
+
+async def deprecate_patch(marker: str) -> None:
+    """Stand where patched(marker) stood, once no run on the old way is left; runs that recorded the marker still replay."""
+    branch = calling_branch("deprecate_patch")
+    found = branch.run.history.get(f"{branch.prefix}{branch.calls + 1}")
+    if found is not None and found.name == f"DBOS.patch-{marker}":
+        branch.replayed(branch.next_path(), found.name)
+
+
+class ChildHandle(Generic[R]):
+    """A started workflow, seen from inside the workflow that started it."""
+
+    __slots__ = ("_decoder", "id")
+
+    def __init__(self, id: str, decoder: codec.Decoder) -> None:
+        self.id = id
+        self._decoder = decoder
+
+    async def result(self) -> R:
+        """The workflow's result, waiting for its end. Raises WorkflowFailed when it ended without one."""
+        return typing.cast(R, await _result_of(self.id, self._decoder))
+
+
+OUTCOME: typing.LiteralString = """
+select s.status, coalesce(s.output, o.output), coalesce(s.error, o.error), s.serialization, s.parent_workflow_id
+  from dbos.workflow_status s left join dbos.workflow_output o using (workflow_uuid)
+ where s.workflow_uuid = %s
+"""
+
+
+async def _result_of(workflow_id: str, decoder: codec.Decoder) -> Any:
+    branch = calling_branch("result")
+    path = branch.next_path()
+    found = branch.replayed(path, "DBOS.getResult")
+    if found is not None:
+        if found.error is not None:
+            raise WorkflowFailed(workflow_id, *codec.decode_error(found.error, found.serialization))
+        return codec.shaped(decoder, codec.decode(found.output, found.serialization), f"the result of {workflow_id}")
+    while True:
+        async with branch.run.services.pool.connection() as conn:
+            row = await (await conn.execute(OUTCOME, (workflow_id,))).fetchone()
+        status, output, error, serialization, parent = row or (CANCELLED, None, None, codec.PORTABLE, None)
+        if status in FINAL:
+            break
+        own = parent == branch.run.id
+        again_ms = None if own else branch.run.seen_ms + RECHECK_MS
+        await branch.block(f"c:{workflow_id}", again_ms, shared=not own)
+    if status == SUCCESS:
+        value = codec.decode(output, serialization)
+        await branch.record(path, "DBOS.getResult", codec.encode(value), child_id=workflow_id)
+        return codec.shaped(decoder, value, f"the result of {workflow_id}")
+    failure = WorkflowFailed(workflow_id, *why_it_ended(status, error, serialization, gone=row is None))
+    await branch.record(path, "DBOS.getResult", None, codec.encode_error(failure), child_id=workflow_id)
+    raise failure
+
+
+def why_it_ended(status: str, error: str | None, serialization: str | None, *, gone: bool = False) -> tuple[str, str, Any]:
+    """(name, message, data) for a workflow that ended without a result."""
+    if gone:
+        return "NoSuchWorkflow", "it was deleted before its result was read", None
+    if error is not None:
+        return codec.decode_error(error, serialization)
+    if status == CANCELLED:
+        return "Cancelled", "it was cancelled", None
+    if status == TOO_MANY_ATTEMPTS:
+        return "TooManyAttempts", "it was claimed too often without progress", None
+    return "Error", "it ended without saying why", None
+
+
+async def start(
+    workflow: "typing.Callable[[typing.Unpack[Ts]], Awaitable[R]]",
+    *args: typing.Unpack[Ts],
+    id: str | None = None,
+    queue: str | None = None,
+    partition: str | None = None,
+    priority: int | None = None,
+    delay_s: float | None = None,
+    timeout_s: float | None = None,
+) -> ChildHandle[R]:
+    """Start a child workflow through a queue, exactly once; returns at once with its handle.
+
+    id: default '<this workflow>-<call path>'; an id that exists is attached to. queue, partition, priority: default this workflow's
+    own. The child's deadline is never later than this workflow's.
+    """
+    if not isinstance(workflow, Workflow):
+        raise MisplacedCall("start takes a function decorated with @workflow")
+    return await start_child(
+        workflow, args, {}, id=id, queue=queue, partition=partition, priority=priority, delay_s=delay_s, timeout_s=timeout_s
+    )
+
+
+async def start_child(
+    workflow: Workflow[Any, Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    id: str | None = None,
+    queue: str | None = None,
+    partition: str | None = None,
+    priority: int | None = None,
+    delay_s: float | None = None,
+    timeout_s: float | None = None,
+) -> ChildHandle[Any]:
+    branch = calling_branch(f"start of {workflow.name}")
+    path = branch.next_path()
+    found = branch.replayed(path, workflow.name)
+    if found is not None:
+        return ChildHandle(str(found.child_id), workflow.signature.result)
+    own = branch.run.claimed
+    child_id = checked_name(id or f"{own.id}-{path}", "workflow id")
+    columns = {
+        "id": child_id,
+        "name": workflow.name,
+        "class_name": workflow.class_name,
+        "inputs": codec.encode({"positionalArgs": list(args), "namedArgs": kwargs}),
+        "queue": checked_name(queue, "queue name") if queue else own.queue,
+        "partition": partition if partition is not None else own.partition,
+        "priority": priority if priority is not None else own.priority,
+        "version": own.version,
+        "timeout_ms": None if timeout_s is None else round(timeout_s * 1000),
+        "deadline_ms": own.deadline_ms,
+        "delay_ms": None if delay_s is None else round(delay_s * 1000),
+        "parent": own.id,
+    }
+    await branch.record(path, workflow.name, None, child_id=child_id, effect=Child(columns))
+    return ChildHandle(child_id, workflow.signature.result)
+
+
+@overload
+async def gather(a: Awaitable[T1], /) -> tuple[T1]: ...
+@overload
+async def gather(a: Awaitable[T1], b: Awaitable[T2], /) -> tuple[T1, T2]: ...
+@overload
+async def gather(a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], /) -> tuple[T1, T2, T3]: ...
+@overload
+async def gather(a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], d: Awaitable[T4], /) -> tuple[T1, T2, T3, T4]: ...
+@overload
+async def gather(*calls: Awaitable[T1]) -> tuple[T1, ...]: ...
+@overload
+async def gather(*calls: Awaitable[T1], return_exceptions: bool) -> tuple[T1 | BaseException, ...]: ...
+async def gather(*calls: Awaitable[Any], return_exceptions: bool = False) -> tuple[Any, ...]:
+    """Make calls at the same time, each as a branch of its own; their results in order.
+
+    Waits for all of them, then raises the error of the first in order (not in time), so that replays raise the same. With
+    return_exceptions errors are returned in place. Outside of a workflow it is asyncio.gather.
+    """
+    scope = current_scope()
+    if scope is None or type(scope) is StepScope:
+        return tuple(await asyncio.gather(*calls, return_exceptions=return_exceptions))
+    outcomes = await run_branches(calls, calling_branch("gather"))
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not (return_exceptions and isinstance(outcome, Exception)):
+            raise outcome
+    return tuple(outcomes)
+
+
+class WorkflowInfo(typing.NamedTuple):
+    """The running workflow: its row's identity, and how often it was claimed (attempt counts from 1)."""
+
+    id: str
+    name: str
+    queue: str | None
+    partition: str | None
+    priority: int
+    attempt: int
+    deadline_ms: int | None
+
+
+def workflow_info() -> WorkflowInfo:
+    """Which workflow this code runs in; also inside its steps. Raises MisplacedCall elsewhere."""
+    scope = current_scope()
+    if scope is None:
+        raise MisplacedCall("workflow_info works only inside a workflow")
+    own = (scope.branch if isinstance(scope, StepScope) else scope).run.claimed
+    return WorkflowInfo(own.id, own.name, own.queue, own.partition, own.priority, own.claims, own.deadline_ms)
+
+
+class StepInfo(typing.NamedTuple):
+    """The running step. `key` is the same on every attempt and every replay: hand it to whatever the step calls, as idempotency key."""
+
+    workflow_id: str
+    path: str
+    key: str
+    attempt: int
+
+
+def step_info() -> StepInfo:
+    """Which step this code runs in. Raises MisplacedCall outside of a step."""
+    scope = current_scope()
+    if not isinstance(scope, StepScope):
+        raise MisplacedCall("step_info works only inside a step")
+    workflow_id = scope.branch.run.id
+    return StepInfo(workflow_id, scope.path, f"{workflow_id}:{scope.path}", scope.attempt)
+
+
+__all__ = [
+    "ChildHandle",
+    "StepInfo",
+    "Suspended",
+    "WorkflowInfo",
+    "close_stream",
+    "deprecate_patch",
+    "gather",
+    "get_event",
+    "now",
+    "patched",
+    "recv",
+    "send",
+    "set_event",
+    "sleep",
+    "start",
+    "step_info",
+    "uuid4",
+    "workflow_info",
+    "write_stream",
+]

@@ -1,0 +1,135 @@
+"""Claiming queued runs, loading their history, and giving them back.
+
+A claim takes as many runs as there is room for, per queue, urgent first, in one bounded statement. Rows that another claimer or a
+sender has locked are passed over. The history is read by a later statement than the claim: only a snapshot younger than the claim's
+locks is sure to hold everything that a former owner recorded.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, LiteralString
+
+from engine.entries import FIELD, Connection, numbers
+from engine.run import Claimed, Recorded
+
+# The claim holds its own worker's row so that the row cannot be deleted under it: a run whose executor has no row would wait for ever.
+# FOR KEY SHARE lets the heartbeat through and makes the row's deletion wait.
+CLAIM: LiteralString = r"""
+with me as materialized (select w.id from engine.worker w where w.id = %(me)s and not w.dead for key share),
+picked as materialized (
+    select s.workflow_uuid
+      from me, unnest(string_to_array(%(queues)s, E'\x1f'), %(rooms)s::int[]) as q (name, room)
+     cross join lateral (
+        select w.workflow_uuid
+          from dbos.workflow_status w
+         where w.status = 'ENQUEUED' and w.queue_name = q.name and w.name = any (string_to_array(%(names)s, E'\x1f'))
+           and (w.application_version is null or w.application_version = %(version)s)
+         order by w.priority, w.created_at
+         limit q.room
+           for no key update of w skip locked) s
+     where q.room > 0)
+update dbos.workflow_status w
+   set status = 'PENDING', owner_xid = %(token)s, executor_id = %(me)s, started_at_epoch_ms = clock.now_ms,
+       updated_at = clock.now_ms, recovery_attempts = coalesce(w.recovery_attempts, 0) + 1, claims = w.claims + 1, waits = null,
+       wake_at_ms = null, workflow_deadline_epoch_ms = coalesce(w.workflow_deadline_epoch_ms, clock.now_ms + w.workflow_timeout_ms)
+  from picked p, (select engine.now_ms() as now_ms) clock
+ where w.workflow_uuid = p.workflow_uuid and w.status = 'ENQUEUED'
+returning w.workflow_uuid, w.name, w.class_name,
+          coalesce(w.inputs, (select i.inputs from dbos.workflow_input i where i.workflow_uuid = w.workflow_uuid)),
+          w.serialization, w.recovery_attempts, w.claims, w.forked_from, w.parent_workflow_id, w.queue_name, w.queue_partition_key,
+          w.priority, w.application_version, w.workflow_deadline_epoch_ms, clock.now_ms
+"""
+
+
+async def claim(
+    conn: Connection, worker_id: str, room: Mapping[str, int], names: Sequence[str], version: str | None
+) -> list[Claimed]:
+    """Take up to `room[queue]` runs of each queue whose workflow this worker knows, in the order they should start."""
+    token = str(uuid.uuid4())
+    rows = await conn.execute(
+        CLAIM,
+        {
+            "me": worker_id,
+            "queues": FIELD.join(room),
+            "rooms": numbers(list(room.values())),
+            "names": FIELD.join(names),
+            "version": version,
+            "token": token,
+        },
+    )
+    claimed = [Claimed(row, token) for row in await rows.fetchall()]
+    claimed.sort(key=lambda c: c.priority)
+    return claimed
+
+
+HISTORY: LiteralString = r"""
+select o.workflow_uuid, o.call_path, o.function_name, o.output, o.error, o.child_workflow_id, o.serialization, o.function_id
+  from unnest(string_to_array(%s, E'\x1f')) as b (id)
+  join dbos.operation_outputs o on o.workflow_uuid = b.id
+ order by o.workflow_uuid, o.function_id
+"""
+
+
+async def histories(conn: Connection, ids: Sequence[str]) -> dict[str, list[tuple[str | None, Recorded]]]:
+    """The journals of these runs: for each, (call path, record) in the order of recording."""
+    found: dict[str, list[tuple[str | None, Recorded]]] = {}
+    rows = await conn.execute(HISTORY, (FIELD.join(ids),))
+    for row in await rows.fetchall():
+        found.setdefault(row[0], []).append((row[1], Recorded(row[2], row[3], row[4], row[5], row[6], row[7])))
+    return found
+
+
+RELEASE: LiteralString = r"""
+with mine as materialized (
+    select s.workflow_uuid
+      from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f')) as b (id, token)
+      join dbos.workflow_status s on s.workflow_uuid = b.id and s.owner_xid = b.token
+     order by s.workflow_uuid for no key update of s)
+update dbos.workflow_status s
+   set status = 'ENQUEUED', owner_xid = null, executor_id = null, started_at_epoch_ms = null, updated_at = engine.now_ms(),
+       recovery_attempts = greatest(s.recovery_attempts - 1, 0)
+  from mine m where s.workflow_uuid = m.workflow_uuid and s.status = 'PENDING'
+"""
+
+
+async def release(conn: Connection, runs: Sequence[tuple[str, str]]) -> None:
+    """Give back unfinished runs, (id, token), without counting the attempt: the worker is stopping, they did nothing wrong."""
+    await conn.execute(RELEASE, (FIELD.join([r[0] for r in runs]), FIELD.join([r[1] for r in runs])))
+
+
+LOST: LiteralString = r"""
+select b.id
+  from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f')) as b (id, token)
+  left join dbos.workflow_status s on s.workflow_uuid = b.id
+ where s.owner_xid is distinct from b.token
+"""
+
+
+async def lost(conn: Connection, runs: Sequence[tuple[str, str]]) -> list[str]:
+    """Those of the runs, (id, token), that were cancelled or taken over."""
+    rows = await conn.execute(LOST, (FIELD.join([r[0] for r in runs]), FIELD.join([r[1] for r in runs])))
+    return [row[0] for row in await rows.fetchall()]
+
+
+# Rows that no claim of this worker can take; looked at now and then, bounded, so that somebody is told.
+STRANGERS: LiteralString = r"""
+select w.name, w.queue_name, w.application_version, count(*)
+  from (select s.name, s.queue_name, s.application_version
+          from unnest(string_to_array(%(queues)s, E'\x1f')) as q (name)
+         cross join lateral (select x.name, x.queue_name, x.application_version
+                               from dbos.workflow_status x
+                              where x.status = 'ENQUEUED' and x.queue_name = q.name
+                              order by x.priority, x.created_at limit 100) s) w
+ where not coalesce(w.name = any (string_to_array(%(names)s, E'\x1f')), false) or w.application_version <> %(version)s
+ group by 1, 2, 3
+"""
+
+
+async def strangers(
+    conn: Connection, queues: Sequence[str], names: Sequence[str], version: str | None
+) -> list[tuple[Any, ...]]:
+    """(name, queue, version, count) of queued runs near the head that this worker must leave to others."""
+    rows = await conn.execute(
+        STRANGERS, {"queues": FIELD.join(queues), "names": FIELD.join(names), "version": version or ""}
+    )
+    return await rows.fetchall()

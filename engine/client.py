@@ -1,0 +1,519 @@
+"""The way in: enqueue workflows, talk to them, look at them, steer them; and make workers.
+
+An Engine is a pool of connections and a notifier. It starts nothing else. Methods that write take `conn`, a connection of the
+caller's: what they write is then part of the caller's transaction, and nothing happens if that is undone.
+"""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Generic, LiteralString, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
+
+import orjson
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+
+from engine import codec, control, hints, read, schedules
+from engine.calls import why_it_ended
+from engine.entries import Connection
+from engine.errors import ConflictingWorkflow, DuplicateWork, NoSuchWorkflow, WorkflowFailed
+from engine.functions import Workflow
+from engine.names import checked_name
+from engine.records import FINAL, NO_TOPIC, SUCCESS, Message, StepRecord, WorkflowStatus
+from engine.worker import Worker
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+DEFAULT_QUEUE = "default"
+NO_DESTINATION = "23503"
+DEDUP_INDEX = "workflow_status_dedup"
+
+#: Applied to every connection that the engine opens: notice a dead server or network instead of waiting for ever.
+CONNECTION_DEFAULTS: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    "application_name": "holdfast",
+}
+
+ENQUEUE: LiteralString = """
+insert into dbos.workflow_status (workflow_uuid, status, name, class_name, inputs, queue_name, queue_partition_key, priority,
+    application_version, workflow_timeout_ms, delay_until_epoch_ms, deduplication_id, attributes, creator_xid, created_at, updated_at,
+    serialization)
+select r.id, case when r.delay_ms is null then 'ENQUEUED' else 'DELAYED' end, r.name, r.class_name, r.inputs, r.queue, r.partition,
+       r.priority, r.version, r.timeout_ms, clock.now_ms + r.delay_ms, r.dedup_id, r.attributes, r.id, clock.now_ms, clock.now_ms,
+       'portable_json'
+  from (select engine.now_ms() as now_ms) clock,
+       json_to_recordset(%s) as r (id text, name text, class_name text, inputs text, queue text, partition text, priority int,
+                                   version text, timeout_ms bigint, delay_ms bigint, dedup_id text, attributes jsonb)
+on conflict (workflow_uuid) do nothing
+returning workflow_uuid
+"""
+NAME_OF: LiteralString = "select name from dbos.workflow_status where workflow_uuid = %s"
+
+SEND: LiteralString = """
+insert into dbos.notifications (destination_uuid, topic, message, message_uuid, serialization, created_at_epoch_ms)
+values (%s, %s, %s, %s, 'portable_json', engine.now_ms())
+on conflict (message_uuid) do nothing
+returning message_uuid
+"""
+
+
+class Handle(Generic[R]):
+    """A workflow by its id. `fresh` tells whether the call that returned it made the workflow, or found it."""
+
+    __slots__ = ("_decoder", "_engine", "fresh", "id")
+
+    def __init__(self, engine: "Engine", id: str, decoder: codec.Decoder | None, fresh: bool) -> None:
+        self.id = id
+        self.fresh = fresh
+        self._engine = engine
+        self._decoder = decoder
+
+    async def result(self, timeout_s: float | None = None) -> R:
+        """The result, waiting for the end. Raises WorkflowFailed when it ended without one, TimeoutError after timeout_s."""
+        value = await self._engine.result(self.id, timeout_s=timeout_s)
+        if self._decoder is not None:
+            value = codec.shaped(self._decoder, value, f"the result of {self.id}")
+        return cast(R, value)
+
+    async def status(self) -> WorkflowStatus:
+        """The workflow's row. Raises NoSuchWorkflow."""
+        found = await self._engine.status(self.id)
+        if found is None:
+            raise NoSuchWorkflow(self.id)
+        return found
+
+
+class Engine:
+    """Durable workflows in one PostgreSQL database. `Engine.connect(dsn)` or `Engine(pool)`."""
+
+    def __init__(self, pool: AsyncConnectionPool[Any], *, prepare: bool = True) -> None:
+        self.pool = pool
+        self._prepare = prepare
+        self._notifier = hints.Notifier(pool.connection)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connect(cls, dsn: str, *, pool_size: int = 10, prepare: bool = True) -> AsyncIterator[Self]:
+        """An engine with a pool of its own, closed at the end of the block. Raises psycopg.Error when the database is out of reach.
+
+        prepare: False behind a pooler that cannot keep prepared statements.
+        """
+        kwargs = CONNECTION_DEFAULTS | {"prepare_threshold": 2 if prepare else None}
+        probe = await psycopg.AsyncConnection.connect(dsn, **kwargs)  # fail at once, with the reason; the pool would only time out
+        await probe.close()
+        pool: AsyncConnectionPool[Any] = AsyncConnectionPool(dsn, kwargs=kwargs, min_size=1, max_size=pool_size, open=False)
+        await pool.open()
+        engine = cls(pool, prepare=prepare)
+        try:
+            yield engine
+        finally:
+            await engine.close()
+            await pool.close()
+
+    async def close(self) -> None:
+        """Send the hints that are still collected. The pool stays open; it is the caller's."""
+        await self._notifier.close()
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection in a transaction that commits at the end of the block; pass it as `conn`. Workers are hinted after the commit."""
+        async with self.pool.connection() as conn:
+            yield conn
+        self.hint()
+
+    def hint(self) -> None:
+        """Tell workers that there may be work; for callers that committed on a connection of their own."""
+        self._notifier.tell(hints.CHANNEL, hints.WORK)
+        self._notifier.tell(hints.CHANNEL, hints.WAKE)
+
+    @contextlib.asynccontextmanager
+    async def _writing(self, conn: Connection | None, *told: tuple[str, str]) -> AsyncIterator[Connection]:
+        if conn is not None:
+            yield conn
+            return
+        async with self.pool.connection() as own:
+            yield own
+        for channel, payload in told:
+            self._notifier.tell(channel, payload)
+
+    # -- starting -----------------------------------------------------------------------------------------------------
+
+    @overload
+    async def enqueue(
+        self,
+        workflow: str,
+        /,
+        *args: Any,
+        id: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        partition: str | None = None,
+        priority: int = 0,
+        delay_s: float | None = None,
+        timeout_s: float | None = None,
+        dedup_id: str | None = None,
+        version: str | None = None,
+        class_name: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        conn: Connection | None = None,
+    ) -> Handle[Any]: ...
+    @overload
+    async def enqueue(
+        self,
+        workflow: Callable[[Unpack[Ts]], Awaitable[R]],
+        /,
+        *args: Unpack[Ts],
+        id: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        partition: str | None = None,
+        priority: int = 0,
+        delay_s: float | None = None,
+        timeout_s: float | None = None,
+        dedup_id: str | None = None,
+        version: str | None = None,
+        class_name: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        conn: Connection | None = None,
+    ) -> Handle[R]: ...
+    async def enqueue(
+        self,
+        workflow: Any,
+        /,
+        *args: Any,
+        id: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        partition: str | None = None,
+        priority: int = 0,
+        delay_s: float | None = None,
+        timeout_s: float | None = None,
+        dedup_id: str | None = None,
+        version: str | None = None,
+        class_name: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        conn: Connection | None = None,
+    ) -> Handle[Any]:
+        """Put a workflow into a queue, once for its id; returns its handle, `fresh` if this call made it.
+
+        workflow: a decorated function, or the name of one that this process does not have. priority: lower starts earlier, 0 first.
+        partition: whose share of the queue it takes. delay_s: not before. timeout_s: counted from the first claim, then it is
+        cancelled. dedup_id: at most one unfinished workflow of the queue has it. version: only workers of that application version
+        take it. Raises ConflictingWorkflow when the id belongs to a workflow of another name, DuplicateWork, InvalidName.
+        """
+        target = _target(workflow)
+        row = {
+            "id": checked_name(id if id is not None else str(uuid.uuid4()), "workflow id"),
+            "name": target.name,
+            "class_name": class_name or target.class_name,
+            "inputs": codec.encode({"positionalArgs": args, "namedArgs": {}}),
+            "queue": checked_name(queue, "queue name"),
+            "partition": partition if partition is None else checked_name(partition, "partition key"),
+            "priority": priority,
+            "version": version,
+            "timeout_ms": None if timeout_s is None else round(timeout_s * 1000),
+            "delay_ms": None if delay_s is None else round(delay_s * 1000),
+            "dedup_id": dedup_id,
+            "attributes": attributes,
+        }
+        async with self._writing(conn, (hints.CHANNEL, hints.WORK)) as writing:
+            try:
+                made = await (await writing.execute(ENQUEUE, (orjson.dumps([row]).decode(),))).fetchone()
+            except psycopg.errors.UniqueViolation as error:
+                if dedup_id is None or error.diag.constraint_name != DEDUP_INDEX:
+                    raise
+                raise DuplicateWork(queue, dedup_id) from None
+            if made is None:
+                await self._check_same(writing, row["id"], target.name)
+        return Handle(self, row["id"], target.decoder, made is not None)
+
+    async def _check_same(self, conn: Connection, id: str, name: str) -> None:
+        found = await (await conn.execute(NAME_OF, (id,))).fetchone()
+        if found is not None and found[0] != name:
+            raise ConflictingWorkflow(f"{id!r} is a workflow named {found[0]!r}, not {name!r}; choose another id")
+
+    async def enqueue_many(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        calls: Sequence[tuple[str, Sequence[Any]]],
+        *,
+        queue: str = DEFAULT_QUEUE,
+        partition: str | None = None,
+        priority: int = 0,
+        version: str | None = None,
+        class_name: str | None = None,
+        conn: Connection | None = None,
+    ) -> list[str]:
+        """Enqueue many (id, arguments) of one workflow in one commit; returns the ids that were new."""
+        target = _target(workflow)
+        rows = [
+            {
+                "id": checked_name(id, "workflow id"),
+                "name": target.name,
+                "class_name": class_name or target.class_name,
+                "inputs": codec.encode({"positionalArgs": list(args), "namedArgs": {}}),
+                "queue": checked_name(queue, "queue name"),
+                "partition": partition,
+                "priority": priority,
+                "version": version,
+            }
+            for id, args in calls
+        ]
+        async with self._writing(conn, (hints.CHANNEL, hints.WORK)) as writing:
+            made = await writing.execute(ENQUEUE, (orjson.dumps(rows).decode(),))
+            return [row[0] for row in await made.fetchall()]
+
+    def handle(self, id: str) -> Handle[Any]:
+        """A handle on a workflow that exists, or may."""
+        return Handle(self, id, None, False)
+
+    async def schedule(
+        self,
+        name: str,
+        workflow: Workflow[Any, Any] | str,
+        cron: str,
+        *,
+        queue: str = DEFAULT_QUEUE,
+        context: Any = None,
+        backfill: bool = True,
+        timezone: str | None = None,
+    ) -> None:
+        """Start a workflow at the times of a cron line, exactly once each. It is called with (ISO time, context).
+
+        backfill: after a pause start every interval that was missed, otherwise the latest only. Raises ValueError for a bad line.
+        """
+        target = _target(workflow)
+        async with self.pool.connection() as conn:
+            await schedules.create(
+                conn,
+                checked_name(name, "schedule name"),
+                target.name,
+                cron,
+                queue=queue,
+                class_name=target.class_name,
+                context=context,
+                backfill=backfill,
+                timezone=timezone,
+            )
+
+    # -- talking ------------------------------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        workflow_id: str,
+        message: Any,
+        topic: str | None = None,
+        *,
+        key: str | None = None,
+        conn: Connection | None = None,
+    ) -> bool:
+        """Put a message into a workflow's mailbox; True unless one with this key is there already. Raises NoSuchWorkflow."""
+        topic = NO_TOPIC if topic is None else checked_name(topic, "topic")
+        message_id = f"{checked_name(key, 'key')}::{workflow_id}" if key is not None else str(uuid.uuid4())
+        told = [(hints.CHANNEL, hints.WAKE), (hints.MAIL_CHANNEL, f"{workflow_id}::{topic}")]
+        async with self._writing(conn, *told) as writing:
+            try:
+                made = await writing.execute(SEND, (workflow_id, topic, codec.encode(message), message_id))
+                return await made.fetchone() is not None
+            except psycopg.Error as error:
+                if error.sqlstate != NO_DESTINATION:
+                    raise
+                raise NoSuchWorkflow(workflow_id) from None
+
+    async def get_event(self, workflow_id: str, key: str, *, timeout_s: float = 0) -> Any:
+        """The value of a workflow's event, waiting up to timeout_s for it; None if it is not set."""
+
+        async def look() -> tuple[Any] | None:
+            async with self.pool.connection() as conn:
+                return await read.event(conn, workflow_id, key)
+
+        found = await _until(look, timeout_s)
+        return None if found is None else found[0]
+
+    async def events(self, workflow_id: str) -> dict[str, Any]:
+        """All events of a workflow."""
+        async with self.pool.connection() as conn:
+            return await read.events(conn, workflow_id)
+
+    async def stream(self, workflow_id: str, key: str, *, start: int = 0) -> list[Any]:
+        """The values of a stream from an offset on."""
+        async with self.pool.connection() as conn:
+            return await read.stream(conn, workflow_id, key, start)
+
+    async def result(self, workflow_id: str, *, timeout_s: float | None = None) -> Any:
+        """A workflow's result as JSON value, waiting for its end.
+
+        Raises WorkflowFailed when it ended without one, NoSuchWorkflow, and TimeoutError after timeout_s.
+        """
+
+        async def look() -> tuple[Any, ...] | None:
+            async with self.pool.connection() as conn:
+                row = await read.outcome(conn, workflow_id)
+            if row is None:
+                raise NoSuchWorkflow(workflow_id)
+            return row if row[0] in FINAL else None
+
+        row = await _until(look, timeout_s)
+        if row is None:
+            raise TimeoutError(f"workflow {workflow_id} had not ended after {timeout_s} s")
+        status, output, error, serialization = row
+        if status == SUCCESS:
+            return codec.decode(output, serialization) if output is not None else None
+        raise WorkflowFailed(workflow_id, *why_it_ended(status, error, serialization))
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    async def status(self, workflow_id: str, *, conn: Connection | None = None) -> WorkflowStatus | None:
+        """One workflow, None if there is none."""
+        async with self._writing(conn) as reading:
+            return await read.status(reading, workflow_id)
+
+    async def list(
+        self,
+        *,
+        status: str | None = None,
+        name: str | None = None,
+        queue: str | None = None,
+        limit: int = 100,
+        conn: Connection | None = None,
+    ) -> list[WorkflowStatus]:
+        """The newest workflows first, filtered by what is given."""
+        async with self._writing(conn) as reading:
+            return await read.listing(reading, status=status, name=name, queue=queue, limit=limit)
+
+    async def steps(self, workflow_id: str, *, conn: Connection | None = None) -> "list[StepRecord]":
+        """A workflow's journal in the order of recording."""
+        async with self._writing(conn) as reading:
+            return await read.steps(reading, workflow_id)
+
+    async def messages(self, workflow_id: str) -> "list[Message]":
+        """A workflow's mailbox, consumed messages included, oldest first."""
+        async with self.pool.connection() as conn:
+            return await read.messages(conn, workflow_id)
+
+    # -- steering -----------------------------------------------------------------------------------------------------
+
+    async def cancel(self, *ids: str, children: bool = False, conn: Connection | None = None) -> "list[str]":
+        """End workflows as CANCELLED, with all their children if asked; the ids ended now. Raises NoSuchWorkflow, changing nothing."""
+        told = [(hints.CHANNEL, f"x:{id}") for id in ids]
+        async with self._writing(conn, *told) as writing:
+            return await control.cancel(writing, ids, children=children)
+
+    async def resume(self, id: str, *, queue: str | None = None, conn: Connection | None = None) -> bool:
+        """Let a cancelled, dead or stuck workflow go on from its journal. False if it ended as SUCCESS or ERROR. Raises NoSuchWorkflow."""
+        async with self._writing(conn, (hints.CHANNEL, f"x:{id}")) as writing:
+            return await control.resume(writing, id, queue=queue)
+
+    async def fork(
+        self,
+        id: str,
+        start_step: int,
+        *,
+        new_id: str | None = None,
+        version: str | None = None,
+        queue: str | None = None,
+        conn: Connection | None = None,
+    ) -> str:
+        """Start a copy that keeps the journal before start_step; returns its id. Raises NoSuchWorkflow."""
+        async with self._writing(conn, (hints.CHANNEL, hints.WORK)) as writing:
+            return await control.fork(writing, id, start_step, new_id=new_id, version=version, queue=queue)
+
+    async def rewind(self, id: str, start_step: int, *, queue: str | None = None, conn: Connection | None = None) -> None:
+        """Forget the journal from start_step on and run again from there. Raises NoSuchWorkflow."""
+        async with self._writing(conn, (hints.CHANNEL, f"x:{id}")) as writing:
+            await control.rewind(writing, id, start_step, queue=queue)
+
+    async def delete(self, *ids: str, conn: Connection | None = None) -> None:
+        """Remove workflows and all that hangs on them."""
+        async with self._writing(conn, *[(hints.CHANNEL, f"x:{id}") for id in ids]) as writing:
+            await control.delete(writing, ids)
+
+    # -- working ------------------------------------------------------------------------------------------------------
+
+    def worker(
+        self,
+        workflows: Sequence[Workflow[Any, Any]],
+        *,
+        queues: Mapping[str, int] | None = None,
+        slots: int = 256,
+        version: str | None = None,
+        lease_s: float = 10.0,
+        poll_s: float = 1.0,
+        listen: bool = True,
+    ) -> Worker:
+        """A worker for these workflows; `await worker.run()`.
+
+        queues: how many runs of each queue this worker holds at most. slots: of all queues together. version: the application version;
+        runs that were enqueued for another one are left alone. lease_s: how long others wait before they take over after a crash.
+        poll_s: the longest pause between looks into the queues. listen: hear hints by LISTEN; off behind a transaction pooler.
+        """
+        return Worker(
+            self._connect,
+            self._connect_sync,
+            self.pool,
+            workflows,
+            queues=queues or {DEFAULT_QUEUE: slots},
+            slots=slots,
+            version=version,
+            lease_s=lease_s,
+            poll_s=poll_s,
+            listen=listen,
+        )
+
+    async def run_worker(self, workflows: Sequence[Workflow[Any, Any]], **options: Any) -> None:
+        """Make a worker (see `worker` for the options) and run it until TERM or INT; a second signal stops it hard."""
+        await self.worker(workflows, **options).run(signals=True)
+
+    async def _connect(self, **overrides: Any) -> Connection:
+        kwargs = {**CONNECTION_DEFAULTS, **self._pool_kwargs(), **overrides, "autocommit": True}
+        kwargs["prepare_threshold"] = 0 if self._prepare else None
+        return await psycopg.AsyncConnection.connect(self._conninfo(), **kwargs)
+
+    def _connect_sync(self, **overrides: Any) -> psycopg.Connection[Any]:
+        kwargs = {**CONNECTION_DEFAULTS, **self._pool_kwargs(), **overrides, "autocommit": True}
+        kwargs["prepare_threshold"] = None
+        return psycopg.Connection.connect(self._conninfo(), **kwargs)
+
+    def _conninfo(self) -> str:
+        return str(self.pool.conninfo)
+
+    def _pool_kwargs(self) -> dict[str, Any]:
+        return dict(self.pool.kwargs or {})
+
+
+class _Target:
+    """What is enqueued: a name, and how to read the result."""
+
+    __slots__ = ("class_name", "decoder", "name")
+
+    def __init__(self, name: str, class_name: str | None, decoder: codec.Decoder | None) -> None:
+        self.name = name
+        self.class_name = class_name
+        self.decoder = decoder
+
+
+def _target(workflow: Any) -> _Target:
+    if isinstance(workflow, Workflow):
+        return _Target(workflow.name, workflow.class_name, workflow.signature.result)
+    if isinstance(workflow, str):
+        return _Target(checked_name(workflow, "workflow name"), None, None)
+    raise TypeError("enqueue takes a function decorated with @workflow, or a workflow's name")
+
+
+async def _until(look: Callable[[], Awaitable[tuple[Any, ...] | None]], timeout_s: float | None) -> tuple[Any, ...] | None:
+    """Look with growing pauses, 5 ms to 250 ms, until there is something or the time is over."""
+    loop = asyncio.get_running_loop()
+    end = None if timeout_s is None else loop.time() + timeout_s
+    pause_s = 0.005
+    while True:
+        found = await look()
+        if found is not None:
+            return found
+        left_s = pause_s if end is None else end - loop.time()
+        if left_s <= 0:
+            return None
+        await asyncio.sleep(min(pause_s, left_s))
+        pause_s = min(pause_s * 1.5, 0.25)

@@ -1,0 +1,162 @@
+"""Values to portable JSON text and back.
+
+What is stored is plain JSON, readable by people, by SQL and by clients in other languages. What a function gets back is shaped by
+its annotations: dataclasses, enums, datetimes, UUIDs, pydantic models (anything with `model_validate`), and lists, tuples, dicts and
+unions of these. A value without an annotation stays as JSON gave it.
+"""
+
+import dataclasses
+import enum
+import functools
+import types
+import typing
+import uuid
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from engine.errors import UnreadablePayload
+
+PORTABLE = "portable_json"
+_PLAIN = (str, int, float, bool, type(None))
+
+Decoder = Callable[[Any], Any]
+
+
+def _default(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", by_alias=True)
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} is not JSON; return a dict, list, dataclass or pydantic model")
+
+
+def encode(value: Any) -> str:
+    """The value as compact JSON text. Raises TypeError for what JSON cannot hold."""
+    return orjson.dumps(value, default=_default, option=orjson.OPT_UTC_Z).decode()
+
+
+def decode(text: str | None, serialization: str | None = PORTABLE) -> Any:
+    """The stored text as JSON value; None for SQL NULL. Raises UnreadablePayload for other serializations (pickle is never loaded)."""
+    if text is None:
+        return None
+    if serialization != PORTABLE:
+        raise UnreadablePayload(
+            f"a payload is stored as {serialization or 'the default of another client'}; send and enqueue with portable_json"
+        )
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise UnreadablePayload(f"a payload is not valid JSON: {error}") from None
+
+
+def encode_error(error: BaseException) -> str:
+    """An error as the portable record {name, message, data?}; no stack, so that it reads the same on every replay."""
+    record: dict[str, Any] = {"name": getattr(error, "name", None) or type(error).__name__}
+    record["message"] = getattr(error, "message", None) or str(error)
+    if getattr(error, "data", None) is not None:
+        record["data"] = getattr(error, "data")  # noqa: B009 - narrowed by the line above
+    if not isinstance(record["name"], str):
+        record["name"] = type(error).__name__
+    return encode(record)
+
+
+def decode_error(text: str, serialization: str | None = PORTABLE) -> tuple[str, str, Any]:
+    """(name, message, data) of a recorded error; tolerant, since foreign clients write these too."""
+    try:
+        record = decode(text, serialization)
+    except UnreadablePayload:
+        return "Error", text[:500], None
+    if not isinstance(record, dict):
+        return "Error", str(record), None
+    return str(record.get("name", "Error")), str(record.get("message", "")), record.get("data")
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _into_dataclass(cls: type[Any]) -> Decoder:
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: decoder_for(hints[f.name]) for f in dataclasses.fields(cls) if f.init}
+
+    def into(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise UnreadablePayload(f"expected an object for {cls.__name__}, found {type(value).__name__}")
+        unknown = value.keys() - fields.keys()
+        if unknown:
+            raise UnreadablePayload(f"{cls.__name__} has no field {sorted(unknown)[0]!r}")
+        return cls(**{name: fields[name](item) for name, item in value.items()})
+
+    return into
+
+
+def _into_union(options: tuple[Any, ...]) -> Decoder:
+    rest = [o for o in options if o is not type(None)]
+    if len(rest) == 1:
+        inner = decoder_for(rest[0])
+        return lambda value: None if value is None else inner(value)
+    return _same
+
+
+def _into_container(origin: Any, args: tuple[Any, ...]) -> Decoder:
+    if origin is dict:
+        item = decoder_for(args[1])
+        return _same if item is _same else lambda value: {k: item(v) for k, v in value.items()}
+    if origin is tuple and not (len(args) == 2 and args[1] is Ellipsis):
+        parts = [decoder_for(a) for a in args]
+        return lambda value: tuple(part(v) for part, v in zip(parts, value, strict=True))
+    item = decoder_for(args[0])
+    if origin is list and item is _same:
+        return _same
+    return lambda value: origin(item(v) for v in value)
+
+
+@functools.cache
+def decoder_for(annotation: Any) -> Decoder:
+    """A function that shapes a JSON value into the annotated type."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return decoder_for(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return _into_union(typing.get_args(annotation))
+    if origin in (list, dict, tuple, set, frozenset):
+        return _into_container(origin, typing.get_args(annotation))
+    if not isinstance(annotation, type) or annotation in (str, int, bool, type(None), object, dict, list):
+        return _same
+    if annotation is float:
+        return lambda value: float(value) if isinstance(value, int) else value
+    if annotation in (datetime, date):
+        return annotation.fromisoformat
+    if annotation in (uuid.UUID, Decimal) or issubclass(annotation, enum.Enum):
+        return annotation
+    if annotation in (tuple, set, frozenset):
+        return annotation
+    if hasattr(annotation, "model_validate"):
+        return annotation.model_validate
+    return _into_dataclass(annotation) if dataclasses.is_dataclass(annotation) else _same
+
+
+def shaped(decoder: Decoder, value: Any, what: str) -> Any:
+    """The value in its declared type, or UnreadablePayload that names what did not fit."""
+    if decoder is _same:
+        return value
+    try:
+        return decoder(value)
+    except UnreadablePayload:
+        raise
+    except Exception as error:
+        raise UnreadablePayload(f"{what} does not fit its declared type: {error}") from error
+
+
+def settled(value: Any, decoder: Decoder, what: str) -> tuple[str, Any]:
+    """(text to record, value to go on with): the value as a replay of the record would give it, so that both runs see the same."""
+    text = encode(value)
+    if type(value) in _PLAIN:
+        return text, value
+    return text, shaped(decoder, orjson.loads(text), what)

@@ -1,0 +1,366 @@
+"""The group-commit journal: every write of every run in this process, through one connection.
+
+Calls hand in entries and wait. The writer takes all that is waiting and commits it as one transaction, sent as one pipeline of
+array statements, so that hundreds of runs share one fsync and one round trip. A caller goes on only after COMMIT, with the outcome
+of its own entry.
+
+The first statement of each transaction is the fence: it locks the status row of every run in the batch where owner_xid is still
+that run's token, and fails the whole if one is missing. A plain `where owner_xid = token` would not do: under READ COMMITTED a former
+owner's insert could commit after the new owner has read the history.
+
+When a batch fails, `_settle` finds out why: runs that were lost are told so, deadlocks are tried again, and a poisoned entry is
+found by halving, between runs and then inside one, so that only its own caller gets the error. When the connection is lost with a
+commit in flight, its outcome is looked up before anything is sent again: waiting for the fence's locks first makes sure that the
+old transaction is over.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, LiteralString
+
+import orjson
+import psycopg
+import structlog
+
+from engine import entries as e
+from engine.entries import FIELD, Connection, Entry, Owner
+from engine.errors import NoSuchWorkflow, RecordRefused, RunLost
+
+log = structlog.get_logger("engine.journal")
+
+Connect = Callable[[], Awaitable[Connection]]
+AfterCommit = Callable[[Sequence[Entry]], None]
+
+BATCH = 1000  # entries a commit; more only lengthens the wait of the first
+NOT_OWNED = "HF001"
+TRY_AGAIN = frozenset({"40001", "40P01", "55P03", "57014", "53100", "53200", "53300", "53400"})
+NO_DESTINATION = "23503"
+
+# The journal's statements look rows up by id from arrays. On a fresh or fast-growing table the planner's guesses would choose scans,
+# and the huge cost of a disabled scan would then start the JIT compiler, some 100 ms a statement.
+PIN_PLANS: LiteralString = """
+select set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
+       set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false), set_config('jit', 'off', false)
+"""
+
+STILL_OURS: LiteralString = r"""
+select s.workflow_uuid
+  from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f')) as b (id, token)
+  join dbos.workflow_status s on s.workflow_uuid = b.id and s.owner_xid = b.token and coalesce(s.status, '') = 'PENDING'
+ order by s.workflow_uuid
+   for no key update of s
+"""
+
+RECORDED: LiteralString = r"""
+select o.workflow_uuid, o.call_path, o.function_id, o.output, o.serialization, o.completed_at_epoch_ms
+  from unnest(string_to_array(%s, E'\x1f'), %s::int[]) as b (id, function_id)
+  join dbos.operation_outputs o on o.workflow_uuid = b.id and o.function_id = b.function_id
+"""
+
+
+class Journal:
+    """Writes entries in groups. One per worker; used from the event loop it was started on."""
+
+    def __init__(self, connect: Connect, *, after_commit: AfterCommit | None = None, retry_s: float = 0.1) -> None:
+        self._connect = connect
+        self._after_commit = after_commit
+        self._retry_s = retry_s
+        self._conn: Connection | None = None
+        self._waiting: list[Entry] = []
+        self._flying: set[str] = set()  # runs in the commit under way
+        self._arrived = asyncio.Event()
+        self._landed = asyncio.Condition()
+        self._aside = 0  # who waits for a commit to end
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self.flushes = 0
+        self.records = 0
+
+    def add(self, entry: Entry) -> asyncio.Future[Any]:
+        """Hand in an entry; the future resolves after COMMIT with its outcome."""
+        self._waiting.append(entry)
+        self._arrived.set()
+        return entry.done
+
+    @contextlib.asynccontextmanager
+    async def standing_aside(self, owner: Owner) -> AsyncIterator[None]:
+        """Write nothing of this run inside the block, so that the caller may take its next function_id and its lock."""
+        self._aside += 1
+        try:
+            async with self._landed:
+                await self._landed.wait_for(lambda: not owner.alone and owner.id not in self._flying)
+                owner.alone = True
+        finally:
+            self._aside -= 1
+        try:
+            yield
+        finally:
+            owner.alone = False
+            self._arrived.set()
+            async with self._landed:
+                self._landed.notify_all()
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._write(), name="journal")
+
+    async def close(self) -> None:
+        """Write what is waiting, then let go of the connection."""
+        self._closing = True
+        self._arrived.set()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=10)
+            self._task.cancel()
+        if self._conn is not None:
+            await self._conn.close()
+
+    async def _write(self) -> None:
+        while True:
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            await asyncio.sleep(0)  # whoever is ready now joins this commit
+            self._arrived.clear()
+            batch = self._take()
+            if not batch:
+                await self._arrived.wait()
+                continue
+            try:
+                await self._settle(batch)
+            except Exception as error:  # a defect of ours must not leave callers waiting for ever
+                log.exception("journal batch failed", entries=len(batch))
+                for entry in batch:
+                    refuse(entry, error)
+            self._flying.clear()
+            if self._aside:
+                async with self._landed:
+                    self._landed.notify_all()
+
+    def _take(self) -> list[Entry]:
+        """The next batch. What stays for a later one: all of runs that must be left alone, and a run's second Receive."""
+        batch, later = self._waiting[:BATCH], self._waiting[BATCH:]
+        receiving: set[str] = set()
+        kept: list[Entry] = []
+        put_off: list[Entry] = []
+        for entry in batch:
+            owner = entry.owner
+            if owner.alone or (type(entry) is e.Receive and owner.id in receiving):
+                put_off.append(entry)
+                continue
+            if type(entry) is e.Receive:
+                receiving.add(owner.id)
+            self._flying.add(owner.id)
+            kept.append(entry)
+        self._waiting = put_off + later
+        return kept
+
+    async def _settle(self, batch: list[Entry]) -> None:
+        """Commit the batch, whatever it takes; every entry's `done` is resolved afterwards."""
+        while batch:
+            conn = await self._connected()
+            try:
+                await self._commit(conn, batch)
+                return
+            except psycopg.Error as error:
+                if conn.closed or conn.broken:
+                    self._conn = None
+                    batch = await self._unsettled(batch)
+                    continue
+                state = error.sqlstate or ""
+                if state == NOT_OWNED:
+                    batch = await self._drop_lost(conn, batch)
+                elif state in TRY_AGAIN:
+                    log.warning("journal commit is tried again", sqlstate=state, entries=len(batch))
+                    await asyncio.sleep(self._retry_s)
+                elif len(batch) == 1:
+                    refuse(batch[0], refusal(batch[0], error))
+                    return
+                else:
+                    for half in halves(batch):
+                        await self._settle(half)
+                    return
+
+    async def _connected(self) -> Connection:
+        while self._conn is None:
+            try:
+                conn = await self._connect()
+                await conn.execute(PIN_PLANS)
+                self._conn = conn
+            except psycopg.Error as error:
+                log.warning("journal has no database", error=str(error))
+                await asyncio.sleep(self._retry_s)
+        return self._conn
+
+    async def _commit(self, conn: Connection, batch: list[Entry]) -> None:
+        """One transaction: fence, then every kind in the batch. Resolves all entries, or raises and has written nothing."""
+        owners, counts = number(batch)
+        steps = [x for x in batch if type(x) is e.Step]
+        timers = [x for x in batch if type(x) is e.Timer]
+        wanted = [x for x in batch if type(x) is e.Receive]
+        parks = [x for x in batch if type(x) is e.Park]
+        ends = [x for x in batch if type(x) is e.Finish]
+        timed = received = parked = None
+        async with conn.pipeline():  # on an autocommit connection: one implicit transaction, one round trip
+            await e.fence(conn, owners)
+            if steps:
+                await e.insert_steps(conn, steps)
+                await write_effects(conn, [s for s in steps if s.effect is not None])
+            if timers:
+                timed = await e.insert_timers(conn, timers)
+            await write_riders(conn, batch)
+            if wanted:
+                received = await e.receive(conn, wanted)
+            if parks:
+                parked = await e.park(conn, parks)
+            if ends:
+                await e.finish(conn, ends)
+        moments = {(r[0], r[1]): r for r in await timed.fetchall()} if timed else {}
+        found = {r[0]: (r[1], r[2]) for r in await received.fetchall()} if received else {}
+        asleep = await parked.fetchone() if parked else None
+        self.flushes += 1
+        self.records += len(batch)
+        for owner in owners:
+            owner.recorded = counts[owner.id]
+        for timer in timers:
+            row = moments[timer.owner.id, timer.function_id]
+            timer.owner.seen_ms = row[3]
+            resolve(timer, row[2])
+        for entry in wanted:
+            if entry.owner.id in found:
+                entry.owner.recorded += 1
+            resolve(entry, found.get(entry.owner.id))
+        for entry in parks:
+            assert asleep is not None
+            entry.owner.seen_ms = asleep[0]
+            resolve(entry, entry.owner.id in asleep[1])
+        for entry in steps:
+            resolve(entry, None)
+        for entry in ends:
+            resolve(entry, None)
+        if self._after_commit is not None:
+            self._after_commit(batch)
+
+    async def _drop_lost(self, conn: Connection, batch: list[Entry]) -> list[Entry]:
+        """Tell the runs that are no longer ours; returns the entries of the others."""
+        ours = await self._still_ours(conn, batch)
+        for entry in batch:
+            if entry.owner.id not in ours:
+                lose(entry)
+        return [x for x in batch if x.owner.id in ours]
+
+    async def _still_ours(self, conn: Connection, batch: list[Entry]) -> set[str]:
+        owners = {x.owner.id: x.owner for x in batch}.values()
+        found = await conn.execute(
+            STILL_OURS, (FIELD.join([o.id for o in owners]), FIELD.join([o.token for o in owners]))
+        )
+        return {row[0] for row in await found.fetchall()}
+
+    async def _unsettled(self, batch: list[Entry]) -> list[Entry]:
+        """After a lost connection: resolve what the lost commit did write; returns what must be sent again."""
+        while True:
+            conn = await self._connected()
+            try:
+                batch = await self._drop_lost(conn, batch)
+                rows = await conn.execute(
+                    RECORDED, (FIELD.join([x.owner.id for x in batch]), e.numbers([x.function_id for x in batch]))
+                )
+                recorded = {(row[0], row[1]): row for row in await rows.fetchall()}
+                break
+            except psycopg.Error:
+                if not (conn.closed or conn.broken):
+                    raise
+                self._conn = None
+        again: list[Entry] = []
+        for entry in batch:
+            row = recorded.get((entry.owner.id, getattr(entry, "path", "")))
+            if row is None:
+                again.append(entry)
+                continue
+            entry.owner.recorded = max(entry.owner.recorded, row[2])
+            if type(entry) is e.Timer:
+                resolve(entry, row[5])
+            elif type(entry) is e.Receive:
+                resolve(entry, (row[3], row[4]))
+            else:
+                resolve(entry, None)
+        return again
+
+
+def number(batch: Sequence[Entry]) -> tuple[list[Owner], dict[str, int]]:
+    """Give every record its function_id: the next ones of its run, receives last, since they may find nothing."""
+    owners: dict[str, Owner] = {}
+    counts: dict[str, int] = {}
+    receives: list[e.Receive] = []
+    for entry in batch:
+        owner = entry.owner
+        if owner.id not in owners:
+            owners[owner.id] = owner
+            counts[owner.id] = owner.recorded
+        kind = type(entry)
+        if kind is e.Step or kind is e.Timer:
+            counts[owner.id] += 1
+            entry.function_id = counts[owner.id]
+        elif isinstance(entry, e.Receive):
+            receives.append(entry)
+    for entry in receives:
+        entry.function_id = counts[entry.owner.id] + 1
+    return list(owners.values()), counts
+
+
+async def write_effects(conn: Connection, steps: Sequence[e.Step]) -> None:
+    events = [(s, s.effect) for s in steps if type(s.effect) is e.Event]
+    mail = [s.effect for s in steps if type(s.effect) is e.Mail]
+    children = [s.effect for s in steps if type(s.effect) is e.Child]
+    chunks = [(s, s.effect) for s in steps if type(s.effect) is e.Chunk]
+    if events:
+        await e.write_events(conn, events)
+    if mail:
+        await e.insert_mail(conn, mail)
+    if children:
+        await e.insert_children(conn, children)
+    if chunks:
+        await e.insert_chunks(conn, chunks)
+
+
+async def write_riders(conn: Connection, batch: Sequence[Entry]) -> None:
+    """One execution a rider statement, with the rows of the whole batch."""
+    rows: dict[e.Rider, list[dict[str, Any]]] = {}
+    for entry in batch:
+        if entry.riders:
+            for rider, row in entry.riders:
+                rows.setdefault(rider, []).append(row)
+    for rider, each in rows.items():
+        await conn.execute(rider.sql, (orjson.dumps(each).decode(),))
+
+
+def halves(batch: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Two parts, split between runs if there are several; the order inside a run is kept."""
+    runs = list({x.owner.id: None for x in batch})
+    if len(runs) == 1:
+        middle = len(batch) // 2
+        return list(batch[:middle]), list(batch[middle:])
+    first = set(runs[: len(runs) // 2])
+    return [x for x in batch if x.owner.id in first], [x for x in batch if x.owner.id not in first]
+
+
+def refusal(entry: Entry, error: psycopg.Error) -> Exception:
+    if error.sqlstate == NO_DESTINATION and type(entry) is e.Step and type(entry.effect) is e.Mail:
+        return NoSuchWorkflow(entry.effect.destination)
+    return RecordRefused(f"the database refused a record of {entry.owner.id}: {error}")
+
+
+def resolve(entry: Entry, outcome: Any) -> None:
+    if not entry.done.done():
+        entry.done.set_result(outcome)
+
+
+def refuse(entry: Entry, error: BaseException) -> None:
+    if not entry.done.done():
+        entry.done.set_exception(error)
+
+
+def lose(entry: Entry) -> None:
+    refuse(entry, RunLost(f"run {entry.owner.id} was cancelled or taken over"))

@@ -1,0 +1,143 @@
+"""Who is alive. A worker process has a fresh id and one row that it renews; who stops renewing loses its runs to the others.
+
+The renewal runs on a thread with a connection of its own, so that a busy event loop cannot make a living worker look dead. All times
+are the database's. A worker once marked dead never owns anything again: its renewal fails, it drops what it holds and starts over
+under a new id.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, LiteralString
+
+import psycopg
+import structlog
+
+from engine.entries import Connection
+
+log = structlog.get_logger("engine.lease")
+
+REGISTER: LiteralString = """
+insert into engine.worker (id, lease_until_ms, started_at_ms, version, place)
+select %s, clock.now_ms + %s, clock.now_ms, %s, %s from (select engine.now_ms() as now_ms) clock
+returning started_at_ms
+"""
+RENEW: LiteralString = """
+update engine.worker set lease_until_ms = engine.now_ms() + %s where id = %s and not dead returning lease_until_ms
+"""
+LEAVE: LiteralString = """
+delete from engine.worker w
+ where w.id = %s and not exists (select from dbos.workflow_status s where s.executor_id = w.id and s.status = 'PENDING')
+"""
+
+CONDEMN: LiteralString = """
+update engine.worker w set dead = true
+  from (select id from engine.worker where not dead and lease_until_ms < engine.now_ms() order by id
+           for no key update skip locked) late
+ where w.id = late.id
+returning w.id
+"""
+# A frozen process may hold the locks of a commit it was sending. Its journal connection carries the worker's id as its name.
+CUT_OFF: LiteralString = """
+select pg_terminate_backend(a.pid) from pg_stat_activity a
+ where a.application_name = any (select 'holdfast ' || d.id from unnest(%s::text[]) as d (id)) and a.pid <> pg_backend_pid()
+"""
+THE_DEAD: LiteralString = "select id from engine.worker where dead order by id limit 100"
+RESCUE: LiteralString = """
+with theirs as materialized (
+    select s.workflow_uuid from dbos.workflow_status s
+     where s.status = 'PENDING' and s.executor_id = any (%s)
+     order by s.workflow_uuid limit 1000
+       for no key update skip locked)
+update dbos.workflow_status s
+   set status = 'ENQUEUED', owner_xid = null, executor_id = null, started_at_epoch_ms = null, updated_at = engine.now_ms()
+  from theirs t where s.workflow_uuid = t.workflow_uuid and s.status = 'PENDING'
+returning s.workflow_uuid
+"""
+# FOR UPDATE waits for a claim of that worker that is under way (it holds KEY SHARE), so the check after it sees what was claimed.
+LOCK_GRAVES: LiteralString = "select id from engine.worker where dead and id = any (%s) order by id for update skip locked"
+BURY: LiteralString = """
+delete from engine.worker w
+ where w.id = any (%s) and w.dead
+   and not exists (select from dbos.workflow_status s where s.executor_id = w.id and s.status = 'PENDING')
+"""
+
+
+async def rescue(conn: Connection) -> int:
+    """Put the runs of workers whose lease has run out back into their queues; how many. One bounded pass."""
+    condemned = [row[0] for row in await (await conn.execute(CONDEMN)).fetchall()]
+    if condemned:
+        log.warning("workers stopped renewing their lease", workers=condemned)
+        with contextlib.suppress(psycopg.Error):  # not every role may; the locks then go when the process or its connection does
+            await conn.execute(CUT_OFF, (condemned,))
+    dead = [row[0] for row in await (await conn.execute(THE_DEAD)).fetchall()]
+    if not dead:
+        return 0
+    rescued = len(await (await conn.execute(RESCUE, (dead,))).fetchall())
+    if not rescued:
+        async with conn.transaction():
+            graves = [row[0] for row in await (await conn.execute(LOCK_GRAVES, (dead,))).fetchall()]
+            await conn.execute(BURY, (graves,))
+    return rescued
+
+
+class Heartbeat:
+    """Renews one worker's lease from a thread. Calls `on_loss` (on that thread) once if the lease was taken away."""
+
+    def __init__(
+        self,
+        connect: Callable[[], psycopg.Connection[Any]],
+        worker_id: str,
+        lease_s: float,
+        *,
+        version: str | None,
+        place: str,
+        on_loss: Callable[[], None],
+    ) -> None:
+        self._connect = connect
+        self._worker_id = worker_id
+        self._lease_s = lease_s
+        self._version = version
+        self._place = place
+        self._on_loss = on_loss
+        self._stop = threading.Event()
+        self._conn: psycopg.Connection[Any] | None = None
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Register the worker and begin to renew. Raises psycopg.Error when the database cannot be reached."""
+        self._conn = self._connect()
+        lease_ms = round(self._lease_s * 1000)
+        self._conn.execute(REGISTER, (self._worker_id, lease_ms, self._version, self._place))
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop renewing; take the row away if no run names it."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+        if self._conn is not None and not self._thread.is_alive():
+            try:
+                if not self._conn.closed:
+                    self._conn.execute(LEAVE, (self._worker_id,))
+                    self._conn.close()
+            except psycopg.Error as error:
+                log.warning("lease row stays until it runs out", error=str(error))
+
+    def _beat(self) -> None:
+        pause_s = self._lease_s / 4
+        while not self._stop.wait(pause_s):
+            try:
+                if self._conn is None or self._conn.closed:
+                    self._conn = self._connect()
+                renewed = self._conn.execute(RENEW, (round(self._lease_s * 1000), self._worker_id)).fetchone()
+            except psycopg.Error as error:
+                log.warning("lease could not be renewed", error=str(error))
+                if self._conn is not None:
+                    self._conn.close()
+                time.sleep(min(0.2, pause_s))
+                continue
+            if renewed is None:
+                log.error("lease was lost: this worker was taken for dead", worker=self._worker_id)
+                self._on_loss()
+                return

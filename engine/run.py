@@ -1,0 +1,372 @@
+"""One claimed run in this worker's memory: its recorded history, its branches, and its way out.
+
+A workflow's code is one root branch; `gather` makes more. Each branch numbers its own calls, so a call's path ('3.1.2': second call
+of the first branch of the third call) depends on the code alone, never on which branch was quicker. A call whose path is in the
+history returns what was recorded; any other is made and recorded. That is all of replay.
+
+A branch that waits for a message, a timer or a child counts itself out. When none is left that could go on, the run is parked: the
+journal gives it back to the database, unless what it waits for has happened meanwhile. Once parked, `Suspended` is thrown into every
+waiting branch, the tasks end, and nothing of the run stays here.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+from psycopg_pool import AsyncConnectionPool
+
+from engine import entries
+from engine.entries import Effect, Owner, RiderRow
+from engine.errors import MisplacedCall, ReplayMismatch, RunLost, Suspended
+from engine.journal import Journal
+from engine.records import Rider
+
+
+class Recorded:
+    """One journal row, as replay needs it."""
+
+    __slots__ = ("child_id", "error", "function_id", "name", "output", "serialization")
+
+    def __init__(
+        self,
+        name: str,
+        output: str | None,
+        error: str | None,
+        child_id: str | None,
+        serialization: str | None,
+        function_id: int,
+    ) -> None:
+        self.name = name
+        self.output = output
+        self.error = error
+        self.child_id = child_id
+        self.serialization = serialization
+        self.function_id = function_id
+
+
+class Claimed:
+    """What the claim returned of a workflow."""
+
+    __slots__ = (
+        "attempts",
+        "claims",
+        "class_name",
+        "deadline_ms",
+        "forked_from",
+        "id",
+        "inputs",
+        "name",
+        "now_ms",
+        "parent_id",
+        "partition",
+        "priority",
+        "queue",
+        "serialization",
+        "token",
+        "version",
+    )
+
+    def __init__(self, row: Sequence[Any], token: str) -> None:
+        (
+            self.id,
+            self.name,
+            self.class_name,
+            self.inputs,
+            self.serialization,
+            self.attempts,
+            self.claims,
+            self.forked_from,
+            self.parent_id,
+            self.queue,
+            self.partition,
+            self.priority,
+            self.version,
+            self.deadline_ms,
+            self.now_ms,
+        ) = row
+        self.token: str = token
+
+    @property
+    def has_history(self) -> bool:
+        return self.claims > 1 or self.forked_from is not None
+
+
+class Services:
+    """What runs of one worker share."""
+
+    __slots__ = ("journal", "now_ms", "pool", "starter")
+
+    def __init__(
+        self,
+        journal: Journal,
+        pool: AsyncConnectionPool[Any],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.journal = journal
+        self.pool = pool
+        self.now_ms = now_ms  # an estimate of the database's clock, for columns that only people read
+
+
+class Blocked:
+    """A branch that cannot go on before something happens."""
+
+    __slots__ = ("ready", "shared", "token", "wake_at_ms")
+
+    def __init__(self, token: str | None, shared: bool, wake_at_ms: int | None) -> None:
+        self.token = token
+        self.shared = shared
+        self.wake_at_ms = wake_at_ms
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class Branch:
+    """One line of calls of a workflow, numbered 1, 2, 3 … under its prefix."""
+
+    __slots__ = ("calls", "prefix", "riders", "run", "task")
+
+    def __init__(self, run: "Run", prefix: str, task: "asyncio.Task[Any] | None") -> None:
+        self.run = run
+        self.prefix = prefix
+        self.task = task
+        self.calls = 0
+        self.riders: list[RiderRow] | None = None  # rows of the workflow's code, for the next record
+
+    def next_path(self) -> str:
+        self.calls += 1
+        return f"{self.prefix}{self.calls}"
+
+    def replayed(self, path: str, name: str) -> Recorded | None:
+        """What is recorded at this path, after checking that it is this call."""
+        found = self.run.history.pop(path, None)
+        if found is None:
+            return None
+        if found.name != name:
+            raise ReplayMismatch(
+                f"the journal of {self.run.id} holds {found.name!r} at call {path}, but the code now calls {name!r} there; "
+                "guard the change with patched(), or run this workflow with the code it was started with"
+            )
+        self.riders = None  # they were committed with that record
+        return found
+
+    def take_riders(self, more: list[RiderRow] | None = None) -> list[RiderRow] | None:
+        if self.riders is None:
+            return more
+        taken, self.riders = self.riders, None
+        return taken + more if more else taken
+
+    async def record(
+        self,
+        path: str,
+        name: str,
+        output: str | None,
+        error: str | None = None,
+        *,
+        started_ms: int | None = None,
+        child_id: str | None = None,
+        effect: Effect | None = None,
+        riders: list[RiderRow] | None = None,
+    ) -> None:
+        """Journal a finished call; returns after COMMIT. Raises RunLost, or what made the database refuse it."""
+        run = self.run
+        if run.gone is not None:
+            raise run.gone
+        if started_ms is None:
+            started_ms = run.services.now_ms()
+        entry = entries.Step(run, path, name, output, error, started_ms, child_id, effect, self.take_riders(riders))
+        await run.journal.add(entry)
+
+    async def timer(self, path: str, name: str, delay_ms: int) -> int:
+        """Journal the moment `delay_ms` from now by the database's clock; returns it in epoch milliseconds."""
+        if self.run.gone is not None:
+            raise self.run.gone
+        return await self.run.journal.add(entries.Timer(self.run, path, name, delay_ms, self.take_riders()))
+
+    async def receive(self, path: str, topic: str) -> tuple[str, str | None] | None:
+        """Take the oldest message of the topic, journaled; None when there is none."""
+        if self.run.gone is not None:
+            raise self.run.gone
+        return await self.run.journal.add(entries.Receive(self.run, path, topic, self.take_riders()))
+
+    async def block(self, token: str | None, wake_at_ms: int | None, *, shared: bool = False) -> None:
+        """Count this branch out until its token may have happened or its time has come; then look again."""
+        run = self.run
+        if run.gone is not None:
+            raise run.gone
+        waiting = Blocked(token, shared, wake_at_ms)
+        run.blocked.append(waiting)
+        run.count_out()
+        await waiting.ready
+
+
+class Run(Owner):
+    """A run this worker owns, from claim to its end, its parking, or its loss."""
+
+    __slots__ = (
+        "active",
+        "blocked",
+        "claimed",
+        "gone",
+        "history",
+        "journal",
+        "services",
+        "tasks",
+    )
+
+    def __init__(self, claimed: Claimed, services: Services) -> None:
+        super().__init__(claimed.id, claimed.token, claimed.now_ms, claimed.parent_id)
+        self.claimed = claimed
+        self.services = services
+        self.journal = services.journal
+        self.history: dict[str, Recorded] = {}
+        self.active = 1
+        self.blocked: list[Blocked] = []
+        self.tasks: set[asyncio.Task[Any]] = set()  # asyncio keeps weak references only
+        self.gone: BaseException | None = None
+
+    def load(self, rows: Sequence[tuple[str | None, Recorded]]) -> None:
+        """Take in the recorded history."""
+        for path, recorded in rows:
+            self.recorded = max(self.recorded, recorded.function_id)
+            self.history[path if path is not None else f"#{recorded.function_id}"] = recorded
+
+    def count_out(self) -> None:
+        """One branch less that can go on; the last one parks the run."""
+        self.active -= 1
+        if self.active == 0 and self.blocked and self.gone is None:
+            tokens = [b.token for b in self.blocked if b.token is not None]
+            shared = [b.token for b in self.blocked if b.token is not None and b.shared]
+            times = [b.wake_at_ms for b in self.blocked if b.wake_at_ms is not None]
+            entry = entries.Park(self, tokens, shared, min(times, default=None))
+            self.journal.add(entry).add_done_callback(self._parked)
+
+    def _parked(self, verdict: asyncio.Future[Any]) -> None:
+        """Throw Suspended into every branch if the run is parked, else let them look again."""
+        waiting, self.blocked = self.blocked, []
+        error = verdict.exception() if not verdict.cancelled() else asyncio.CancelledError()
+        if error is None and verdict.result():
+            error = Suspended(f"run {self.id} waits")
+        if error is not None:
+            self.gone = error if isinstance(error, (Suspended, RunLost)) else RunLost(str(error))
+        self.active += len(waiting)
+        for blocked in waiting:
+            if blocked.ready.done():
+                continue
+            if self.gone is None:
+                blocked.ready.set_result(None)
+            else:
+                blocked.ready.set_exception(self.gone)
+
+    def abandon(self, reason: str) -> None:
+        """The run is not ours any more: stop its code, write nothing."""
+        if self.gone is None:
+            self.gone = RunLost(reason)
+        for task in self.tasks:
+            task.cancel()
+
+
+class StepScope:
+    """The calling code is the body of a step."""
+
+    __slots__ = ("attempt", "branch", "kept", "path", "riders")
+
+    def __init__(self, branch: Branch, path: str, attempt: int) -> None:
+        self.branch = branch
+        self.path = path
+        self.attempt = attempt
+        self.riders: list[RiderRow] = []
+        self.kept: list[RiderRow] = []
+
+
+_scope: contextvars.ContextVar[Branch | StepScope | None] = contextvars.ContextVar("holdfast_scope", default=None)
+
+
+def current_scope() -> Branch | StepScope | None:
+    return _scope.get()
+
+
+def enter(scope: Branch | StepScope) -> contextvars.Token[Branch | StepScope | None]:
+    return _scope.set(scope)
+
+
+def leave(token: contextvars.Token[Branch | StepScope | None]) -> None:
+    _scope.reset(token)
+
+
+def calling_branch(call: str) -> Branch:
+    """The branch that makes this call. Raises MisplacedCall where it could not be journaled."""
+    scope = _scope.get()
+    if scope is None:
+        raise MisplacedCall(f"{call} works only inside a workflow; outside, use the methods of Engine")
+    if type(scope) is StepScope:
+        raise MisplacedCall(f"{call} is not allowed inside a step; call it from the workflow")
+    assert isinstance(scope, Branch)
+    check_task(scope, call)
+    return scope
+
+
+def check_task(branch: Branch, call: str) -> None:
+    if asyncio.current_task() is not branch.task:
+        raise MisplacedCall(
+            f"{call} was called from a task that gather did not make, so its place in the journal would be left to chance; "
+            "use engine.gather for calls at the same time"
+        )
+    if branch.run.gone is not None:
+        raise branch.run.gone
+
+
+def ride(rider: Rider, row: dict[str, Any], *, keep: bool = False) -> None:
+    """Write a row of yours in the commit of the next journal record.
+
+    In a step: with that step's record. In workflow code: with the next record of that branch, or the workflow's end; on replay, rows
+    whose record exists are not written again. Rows just before a wait without timeout are written once more each time the workflow
+    wakes, so their statement should not mind. keep: in a step with retries, write the row even if this attempt fails.
+    Raises MisplacedCall outside of a workflow.
+    """
+    scope = _scope.get()
+    if scope is None:
+        raise MisplacedCall("ride works only inside a workflow or its steps")
+    if isinstance(scope, StepScope):
+        (scope.kept if keep else scope.riders).append((rider, row))
+    else:
+        scope.riders = [*(scope.riders or []), (rider, row)]
+
+
+async def run_branches(calls: Sequence[Awaitable[Any]], branch: Branch) -> list[Any]:
+    """Run the calls as branches of this one; their outcomes, results or exceptions, in order."""
+    run = branch.run
+    number = branch.next_path()
+    if not calls:
+        return []
+    finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    left = len(calls)
+    run.active += left - 1  # this branch only waits for them
+
+    async def one(call: Awaitable[Any], index: int) -> Any:
+        nonlocal left
+        own = Branch(run, f"{number}.{index}.", asyncio.current_task())
+        enter(own)
+        try:
+            return await call
+        finally:
+            left -= 1
+            if left:
+                run.count_out()
+            elif not finished.done():
+                finished.set_result(None)  # the last one hands its place on to the branch that gathered
+
+    tasks = [spawn(run, one(call, i)) for i, call in enumerate(calls, 1)]
+    try:
+        await finished
+    finally:
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    if run.gone is not None:
+        raise run.gone
+    return outcomes
+
+
+def spawn(run: Run, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    task = asyncio.get_running_loop().create_task(work)
+    run.tasks.add(task)
+    task.add_done_callback(run.tasks.discard)
+    return task

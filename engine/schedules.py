@@ -1,0 +1,129 @@
+"""Cron schedules: each interval of each schedule starts one workflow, whichever worker notices, and after however long a pause.
+
+A schedule is a row of dbos.workflow_schedules. A firing enqueues the workflow under the id 'sched-<name>-<time>' and moves
+last_fired_at, in one transaction that holds the schedule's row; so an interval fires once. With automatic_backfill every interval
+missed meanwhile is started, otherwise only the latest.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, LiteralString
+from zoneinfo import ZoneInfo
+
+import structlog
+from croniter import croniter
+
+from engine import codec
+from engine.entries import Connection
+
+log = structlog.get_logger("engine.schedules")
+
+CATCH_UP = 1000  # intervals of one schedule started in one transaction
+
+ACTIVE: LiteralString = """
+select s.schedule_id, s.schedule_name, s.workflow_name, s.workflow_class_name, s.schedule, s.context, s.last_fired_at,
+       s.automatic_backfill, s.cron_timezone, s.queue_name, engine.now_ms()
+  from dbos.workflow_schedules s where s.status = 'ACTIVE' and s.queue_name is not null
+ order by s.schedule_id
+"""
+LOCK: LiteralString = """
+select s.last_fired_at from dbos.workflow_schedules s
+ where s.schedule_id = %s and s.status = 'ACTIVE' for no key update skip locked
+"""
+FIRE: LiteralString = """
+insert into dbos.workflow_status (workflow_uuid, status, name, class_name, inputs, queue_name, schedule_name, creator_xid,
+                                  created_at, updated_at, serialization)
+values (%(id)s, 'ENQUEUED', %(name)s, %(class_name)s, %(inputs)s, %(queue)s, %(schedule)s, %(id)s, engine.now_ms(), engine.now_ms(),
+        'portable_json')
+on conflict do nothing
+"""
+MOVE: LiteralString = "update dbos.workflow_schedules set last_fired_at = %s where schedule_id = %s"
+
+CREATE: LiteralString = """
+insert into dbos.workflow_schedules (schedule_name, workflow_name, workflow_class_name, schedule, context, last_fired_at,
+                                     automatic_backfill, cron_timezone, queue_name)
+values (%(name)s, %(workflow)s, %(class_name)s, %(cron)s, %(context)s, to_char(to_timestamp(engine.now_ms() / 1000.0) at time zone 'UTC',
+        'YYYY-MM-DD"T"HH24:MI:SS"+00:00"'), %(backfill)s, %(timezone)s, %(queue)s)
+on conflict (schedule_name) do update
+   set workflow_name = excluded.workflow_name, workflow_class_name = excluded.workflow_class_name, schedule = excluded.schedule,
+       context = excluded.context, automatic_backfill = excluded.automatic_backfill, cron_timezone = excluded.cron_timezone,
+       queue_name = excluded.queue_name, status = 'ACTIVE'
+"""
+
+
+def check_cron(cron: str, timezone: str | None) -> None:
+    """Raises ValueError with one sentence for a cron line or zone that cannot be read."""
+    if not croniter.is_valid(cron):
+        raise ValueError(f"{cron!r} is not a cron line; write five or six fields such as '*/5 * * * *'")
+    if timezone is not None:
+        ZoneInfo(timezone)
+
+
+def moments(cron: str, timezone: str | None, after: datetime, until: datetime) -> list[datetime]:
+    """The schedule's times in (after, until], oldest first, UTC; at most CATCH_UP of them."""
+    zone = ZoneInfo(timezone) if timezone else UTC
+    times = croniter(cron, after.astimezone(zone))
+    found: list[datetime] = []
+    while len(found) < CATCH_UP:
+        at: datetime = times.get_next(datetime)
+        if at > until:
+            break
+        found.append(at.astimezone(UTC))
+    return found
+
+
+async def create(
+    conn: Connection,
+    name: str,
+    workflow: str,
+    cron: str,
+    *,
+    queue: str,
+    class_name: str | None = None,
+    context: Any = None,
+    backfill: bool = True,
+    timezone: str | None = None,
+) -> None:
+    """Make or change a schedule. Its workflow is called with (time as ISO text, context). It first fires after now."""
+    check_cron(cron, timezone)
+    given = {
+        "name": name,
+        "workflow": workflow,
+        "class_name": class_name,
+        "cron": cron,
+        "context": codec.encode(context),
+        "backfill": backfill,
+        "timezone": timezone,
+        "queue": queue,
+    }
+    await conn.execute(CREATE, given)
+
+
+async def fire(conn: Connection, on_work: Callable[[], None]) -> None:
+    """Start what is due of every active schedule."""
+    for row in await (await conn.execute(ACTIVE)).fetchall():
+        schedule_id, name, _, _, cron, _, last, _, timezone, _, now_ms = row
+        now = datetime.fromtimestamp(now_ms / 1000, UTC)
+        try:
+            due = moments(cron, timezone, datetime.fromisoformat(last) if last else now, now)
+        except (ValueError, KeyError) as error:
+            log.error("a schedule cannot be read", schedule=name, cron=cron, error=str(error))
+            continue
+        if due or last is None:
+            await _fire(conn, row, schedule_id, now)
+            on_work()
+
+
+async def _fire(conn: Connection, row: tuple[Any, ...], schedule_id: str, now: datetime) -> None:
+    _, name, workflow, class_name, cron, context, _, backfill, timezone, queue, _ = row
+    async with conn.transaction():
+        locked = await (await conn.execute(LOCK, (schedule_id,))).fetchone()
+        if locked is None:
+            return
+        last = datetime.fromisoformat(locked[0]) if locked[0] else now
+        due = moments(cron, timezone, last, now)
+        for at in due if backfill else due[-1:]:
+            inputs = codec.encode({"positionalArgs": [at.isoformat(), codec.decode(context)], "namedArgs": {}})
+            given = {"id": f"sched-{name}-{at.isoformat()}", "name": workflow, "class_name": class_name}
+            await conn.execute(FIRE, given | {"inputs": inputs, "queue": queue, "schedule": name})
+        await conn.execute(MOVE, ((due[-1] if due else now).isoformat(), schedule_id))

@@ -1,0 +1,110 @@
+"""Steps with a transaction of their own.
+
+The function's statements run first, on a pooled connection; then, in the same transaction, the fence and the journal row; then
+COMMIT. The fence comes last so that the run's status row is locked only for a moment: the journal writer, which commits other
+branches of the same run, would otherwise wait for the whole step, and every run of the process with it.
+
+If the connection is lost at COMMIT, the outcome is unknown. The next attempt takes the fence first, which waits until the old
+transaction is over, and looks whether its record is there.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+
+from engine import codec
+from engine.entries import FENCE
+from engine.errors import RunLost, StepFailed
+from engine.journal import NOT_OWNED
+from engine.run import Branch, StepScope, enter, leave
+
+if TYPE_CHECKING:
+    from engine.functions import Transaction
+
+ATTEMPTS = 20
+TRY_AGAIN = frozenset({"40001", "40P01", "55P03"})
+
+INSERT_OWN_RECORD: LiteralString = """
+insert into dbos.operation_outputs (workflow_uuid, function_id, call_path, function_name, output, started_at_epoch_ms,
+                                    completed_at_epoch_ms, serialization)
+values (%s, %s, %s, %s, %s, %s, engine.now_ms(), 'portable_json')
+"""
+OWN_RECORD: LiteralString = """
+select o.output from dbos.operation_outputs o where o.workflow_uuid = %s and o.function_id = %s and o.call_path = %s
+"""
+
+
+async def run_transaction(
+    call: "Transaction[Any, Any]", branch: Branch, path: str, args: Any, kwargs: dict[str, Any]
+) -> Any:
+    """Run the function and commit its statements with its record; returns its result.
+
+    Raises StepFailed with the recorded failure (whose statements are undone), RunLost when the run is not ours any more.
+    """
+    started_ms = branch.run.services.now_ms()
+    in_doubt = False
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return await _attempt(call, branch, path, args, kwargs, started_ms, attempt, in_doubt)
+        except psycopg.Error as error:
+            if error.sqlstate == NOT_OWNED:
+                raise RunLost(f"run {branch.run.id} was cancelled or taken over") from error
+            lost_connection = isinstance(error, psycopg.OperationalError) and not error.sqlstate
+            if attempt < ATTEMPTS and (error.sqlstate in TRY_AGAIN or lost_connection):
+                in_doubt = in_doubt or lost_connection
+                await asyncio.sleep(min(0.01 * 2**attempt, 1.0))
+                continue
+            await _record_failure(call, branch, path, error, started_ms)
+        except Exception as error:
+            await _record_failure(call, branch, path, error, started_ms)
+    raise AssertionError("unreachable")
+
+
+async def _attempt(
+    call: "Transaction[Any, Any]",
+    branch: Branch,
+    path: str,
+    args: Any,
+    kwargs: dict[str, Any],
+    started_ms: int,
+    attempt: int,
+    in_doubt: bool,
+) -> Any:
+    run = branch.run
+    async with run.services.pool.connection() as conn:  # commits at the end, or undoes all
+        if in_doubt:
+            found = await _committed_before(conn, branch, path)
+            if found is not None:
+                run.recorded += 1
+                return codec.shaped(call.signature.result, codec.decode(found), f"the result of {call.name}")
+        scope = StepScope(branch, path, attempt)
+        token = enter(scope)
+        try:
+            value = await call.function(conn, *args, **kwargs)
+        finally:
+            leave(token)
+        output, value = codec.settled(value, call.signature.result, f"the result of {call.name}")
+        async with run.journal.standing_aside(run):
+            await conn.execute(FENCE, (run.id, run.token, "1"))
+            await conn.execute(INSERT_OWN_RECORD, (run.id, run.recorded + 1, path, call.name, output, started_ms))
+            for rider, row in [*(branch.take_riders() or []), *scope.kept, *scope.riders]:
+                await conn.execute(rider.sql, (codec.encode([row]),))
+            await conn.commit()
+            run.recorded += 1
+        return value
+
+
+async def _committed_before(conn: psycopg.AsyncConnection[Any], branch: Branch, path: str) -> str | None:
+    run = branch.run
+    await conn.execute(FENCE, (run.id, run.token, "1"))
+    row = await (await conn.execute(OWN_RECORD, (run.id, run.recorded + 1, path))).fetchone()
+    return row[0] if row else None
+
+
+async def _record_failure(
+    call: "Transaction[Any, Any]", branch: Branch, path: str, error: Exception, started_ms: int
+) -> None:
+    text = codec.encode_error(error)
+    await branch.record(path, call.name, None, text, started_ms=started_ms)
+    raise StepFailed(*codec.decode_error(text)) from error

@@ -1,0 +1,794 @@
+-- Holdfast's whole database, in one file and one transaction.
+--
+-- Three schemas live side by side, so that one commit can touch them all:
+--
+--   dbos     what runs and what it recorded. The tables, columns and meanings are those of DBOS (schema version 125), so that
+--            SQL written for them, and DBOS's own client, work here. Our own columns stand last in a table, with defaults.
+--   engine   what only our workers need: who is alive, who must be woken, the clock.
+--   app      the product on top (second part of this file). The engine's part stands alone without it.
+--
+-- How a workflow moves through them. An enqueue inserts one row into dbos.workflow_status (ENQUEUED). A worker, alive by its row in
+-- engine.worker, claims it (PENDING, executor_id = the worker, owner_xid = a token made for this claim). Each finished call becomes
+-- one row in dbos.operation_outputs. Every such write first locks the status row where owner_xid is still the token: whoever lost the
+-- run writes nothing. A workflow with nothing to do but wait is parked: still PENDING, but without owner and executor; `waits` says
+-- for what and `wake_at_ms` until when. What happens to it (a message, a child's end) leaves a row in engine.wake, and any worker
+-- turns that into ENQUEUED. The end writes SUCCESS, ERROR, CANCELLED or MAX_RECOVERY_ATTEMPTS_EXCEEDED and takes the owner away.
+--
+-- Times are epoch milliseconds by this database's clock. Payloads are portable JSON text.
+-- Lock order, everywhere: status rows by id, then all else.
+
+-- part: engine
+
+create schema dbos;
+create schema engine;
+
+create table engine.schema_version (
+    version     int primary key,
+    applied_at  timestamptz not null default now()
+);
+
+-- Empty in production. A row here stops the clock for everyone, which is how tests own time.
+create table engine.clock (
+    only_row  boolean primary key default true check (only_row),
+    now_ms    bigint not null
+);
+
+create function engine.now_ms() returns bigint
+    language sql stable
+    as $$ select coalesce((select c.now_ms from engine.clock c), (extract(epoch from clock_timestamp()) * 1000)::bigint) $$;
+
+-- Fails the statement, and so the whole transaction, when a condition that the writer relies on does not hold.
+create function engine.must(held boolean) returns boolean
+    language plpgsql immutable
+    as $$
+begin
+    if held is not true then
+        raise exception 'a run of this batch is no longer owned by its writer' using errcode = 'HF001';
+    end if;
+    return true;
+end
+$$;
+
+-- One row a workflow: its state, owner and place in a queue.
+create table dbos.workflow_status (
+    workflow_uuid               text primary key,
+    status                      text,
+    name                        text,
+    authenticated_user          text,
+    assumed_role                text,
+    authenticated_roles         text,
+    request                     text,
+    output                      text,
+    error                       text,
+    executor_id                 text,
+    created_at                  bigint not null default (extract(epoch from now()) * 1000)::bigint,
+    updated_at                  bigint not null default (extract(epoch from now()) * 1000)::bigint,
+    application_version         text,
+    application_id              text,
+    class_name                  varchar(255),
+    config_name                 varchar(255),
+    recovery_attempts           bigint default 0,
+    queue_name                  text,
+    workflow_timeout_ms         bigint,
+    workflow_deadline_epoch_ms  bigint,
+    inputs                      text,
+    started_at_epoch_ms         bigint,
+    deduplication_id            text,
+    priority                    int not null default 0,
+    queue_partition_key         text,
+    forked_from                 text,
+    owner_xid                   text,
+    parent_workflow_id          text,
+    serialization               text,
+    delay_until_epoch_ms        bigint,
+    was_forked_from             boolean not null default false,
+    rate_limited                boolean not null default false,
+    completed_at                bigint,
+    attributes                  jsonb,
+    schedule_name               text,
+    debounce_deadline_epoch_ms  bigint,
+    is_debounced                boolean not null default false,
+    application_name            text,
+    creator_xid                 text,
+    -- ours
+    claims                      bigint not null default 0,  -- how often it was claimed; more than once means there is history to load
+    waits                       text[],                     -- parked: 't:<topic>', 'c:<workflow>', 'e:<workflow>::<key>'; null while it runs
+    wake_at_ms                  bigint                      -- parked: wake at this time even if nothing happened
+) with (fillfactor = 70);
+
+-- Each index below serves one statement; a status index costs every transition a row version, so there are no others.
+create index workflow_status_queued on dbos.workflow_status (queue_name, priority, created_at) where status = 'ENQUEUED';
+create index workflow_status_owned on dbos.workflow_status (executor_id) where status = 'PENDING' and executor_id is not null;
+create index workflow_status_timers on dbos.workflow_status (wake_at_ms) where wake_at_ms is not null;
+create index workflow_status_delayed on dbos.workflow_status (delay_until_epoch_ms) where status = 'DELAYED';
+create index workflow_status_deadlines on dbos.workflow_status (workflow_deadline_epoch_ms)
+    where workflow_deadline_epoch_ms is not null and status in ('ENQUEUED', 'DELAYED', 'PENDING');
+create unique index workflow_status_dedup on dbos.workflow_status (queue_name, deduplication_id) where deduplication_id is not null;
+create index workflow_status_children on dbos.workflow_status (parent_workflow_id) where parent_workflow_id is not null;
+create index workflow_status_forks on dbos.workflow_status (forked_from) where forked_from is not null;
+create index workflow_status_failed on dbos.workflow_status (status, created_at)
+    where status in ('ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED');
+create index workflow_status_created on dbos.workflow_status (created_at);
+
+-- Payloads as a 3.x client writes them. Read together with the inline columns above; our own writes are inline.
+create table dbos.workflow_input (
+    workflow_uuid        text primary key,
+    inputs               text,
+    retention_timestamp  bigint not null default (extract(epoch from now()) * 1000)::bigint
+);
+create index workflow_input_retention on dbos.workflow_input (retention_timestamp);
+
+create table dbos.workflow_output (
+    workflow_uuid        text primary key,
+    output               text,
+    error                text,
+    retention_timestamp  bigint not null default (extract(epoch from now()) * 1000)::bigint
+);
+create index workflow_output_retention on dbos.workflow_output (retention_timestamp);
+
+-- The journal: one row a finished call, in the order of recording (function_id 1, 2, 3 …). call_path is where in the workflow's code
+-- the call was made ('3.1.2': second call in the second branch of the third call); replay looks a call up by it.
+create table dbos.operation_outputs (
+    workflow_uuid          text not null,
+    function_id            int not null,
+    function_name          text not null default '',
+    output                 text,
+    error                  text,
+    child_workflow_id      text,
+    started_at_epoch_ms    bigint,
+    completed_at_epoch_ms  bigint,
+    serialization          text,
+    application_name       text,
+    retention_timestamp    bigint not null default (extract(epoch from now()) * 1000)::bigint,
+    -- ours
+    call_path              text,
+    primary key (workflow_uuid, function_id)
+);
+
+-- A client that forks by copying rows does not know call_path; the copy takes it from the original.
+create function engine.copy_call_path() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    select o.call_path into new.call_path
+      from dbos.workflow_status s
+      join dbos.operation_outputs o on o.workflow_uuid = s.forked_from and o.function_id = new.function_id
+     where s.workflow_uuid = new.workflow_uuid;
+    return new;
+end
+$$;
+create trigger operation_outputs_copy_call_path before insert on dbos.operation_outputs
+    for each row when (new.call_path is null) execute function engine.copy_call_path();
+
+-- The mailbox. consumed_by_function_id names the journal row of the receive.
+create table dbos.notifications (
+    message_uuid             text primary key default gen_random_uuid()::text,
+    destination_uuid         text not null references dbos.workflow_status (workflow_uuid) on update cascade on delete cascade,
+    topic                    text,
+    message                  text not null,
+    created_at_epoch_ms      bigint not null default (extract(epoch from now()) * 1000)::bigint,
+    serialization            text,
+    consumed                 boolean not null default false,
+    consumed_by_function_id  int,
+    -- ours
+    seq                      bigint generated always as identity  -- orders messages of one millisecond
+);
+create index notifications_mailbox on dbos.notifications (destination_uuid, topic);
+
+create table dbos.workflow_events (
+    workflow_uuid  text not null references dbos.workflow_status (workflow_uuid) on update cascade on delete cascade,
+    key            text not null,
+    value          text not null,
+    serialization  text,
+    primary key (workflow_uuid, key)
+);
+
+create table dbos.workflow_events_history (
+    workflow_uuid  text not null references dbos.workflow_status (workflow_uuid) on update cascade on delete cascade,
+    function_id    int not null,
+    key            text not null,
+    value          text not null,
+    serialization  text,
+    primary key (workflow_uuid, function_id, key)
+);
+
+create table dbos.streams (
+    workflow_uuid  text not null references dbos.workflow_status (workflow_uuid) on update cascade on delete cascade,
+    key            text not null,
+    value          text not null,
+    "offset"       int not null,
+    function_id    int not null default 0,
+    serialization  text,
+    primary key (workflow_uuid, key, "offset")
+);
+
+create table dbos.queues (
+    queue_id                         text primary key default gen_random_uuid()::text,
+    name                             text not null unique,
+    concurrency                      int,
+    worker_concurrency               int,
+    rate_limit_max                   int,
+    rate_limit_period_sec            double precision,
+    priority_enabled                 boolean not null default false,
+    partition_queue                  boolean not null default false,
+    polling_interval_sec             double precision not null default 1.0,
+    created_at                       bigint not null default (extract(epoch from now()) * 1000)::bigint,
+    updated_at                       bigint not null default (extract(epoch from now()) * 1000)::bigint,
+    application_name                 text,
+    partition_concurrency            int,
+    partition_worker_concurrency     int,
+    partition_rate_limit_max         int,
+    partition_rate_limit_period_sec  double precision
+);
+
+create table dbos.workflow_schedules (
+    schedule_id          text primary key default gen_random_uuid()::text,
+    schedule_name        text not null unique,
+    workflow_name        text not null,
+    workflow_class_name  text,
+    schedule             text not null,
+    status               text not null default 'ACTIVE',
+    context              text not null,
+    last_fired_at        text,
+    automatic_backfill   boolean not null default false,
+    cron_timezone        text,
+    queue_name           text,
+    application_name     text
+);
+
+create table dbos.application_versions (
+    version_id         text primary key default gen_random_uuid()::text,
+    version_name       text not null unique,
+    version_timestamp  bigint not null default (extract(epoch from now()) * 1000)::bigint,
+    created_at         bigint not null default (extract(epoch from now()) * 1000)::bigint,
+    application_name   text
+);
+
+create table dbos.event_dispatch_kv (
+    service_name      text not null,
+    workflow_fn_name  text not null,
+    key               text not null,
+    value             text,
+    update_seq        numeric(38, 0),
+    update_time       numeric(38, 15),
+    primary key (service_name, workflow_fn_name, key)
+);
+
+create table dbos.dbos_migrations (
+    version  bigint primary key
+);
+insert into dbos.dbos_migrations (version) values (125);
+
+-- Plain-SQL ways in, for clients in any language. Same names and parameters as DBOS gives them.
+create function dbos.enqueue_workflow(
+    workflow_name text, queue_name text, positional_args json[] default array[]::json[], named_args json default '{}',
+    class_name text default null, config_name text default null, workflow_id text default null, app_version text default null,
+    timeout_ms bigint default null, deadline_epoch_ms bigint default null, deduplication_id text default null,
+    priority int default null, queue_partition_key text default null, authenticated_user text default null,
+    authenticated_roles text default null, delay_until_epoch_ms bigint default null, application_name text default null
+) returns text
+    language plpgsql set search_path = pg_catalog, pg_temp
+    as $$
+declare
+    id text := coalesce(workflow_id, gen_random_uuid()::text);
+begin
+    if coalesce(workflow_name, '') = '' or coalesce(queue_name, '') = '' or id = '' then
+        raise exception 'enqueue_workflow needs a workflow name, a queue name and, if given, a workflow id that are not empty'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    if json_typeof(coalesce(named_args, '{}')) <> 'object' then
+        raise exception 'enqueue_workflow takes named_args as a JSON object' using errcode = 'invalid_parameter_value';
+    end if;
+    insert into dbos.workflow_status as s (
+        workflow_uuid, status, inputs, name, class_name, config_name, queue_name, deduplication_id, priority,
+        queue_partition_key, application_version, workflow_timeout_ms, workflow_deadline_epoch_ms, authenticated_user,
+        authenticated_roles, delay_until_epoch_ms, application_name, creator_xid, serialization)
+    values (
+        id, case when enqueue_workflow.delay_until_epoch_ms is null then 'ENQUEUED' else 'DELAYED' end,
+        json_build_object('positionalArgs', positional_args, 'namedArgs', coalesce(named_args, '{}'))::text,
+        workflow_name, enqueue_workflow.class_name, enqueue_workflow.config_name, enqueue_workflow.queue_name,
+        enqueue_workflow.deduplication_id, coalesce(enqueue_workflow.priority, 0), enqueue_workflow.queue_partition_key,
+        app_version, timeout_ms, deadline_epoch_ms, enqueue_workflow.authenticated_user,
+        enqueue_workflow.authenticated_roles, enqueue_workflow.delay_until_epoch_ms, enqueue_workflow.application_name,
+        gen_random_uuid()::text, 'portable_json')
+    on conflict (workflow_uuid) do nothing;
+    return id;
+end
+$$;
+
+create function dbos.send_message(destination_id text, message json, topic text default null, message_id text default null)
+    returns void
+    language plpgsql set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    insert into dbos.notifications (destination_uuid, topic, message, message_uuid, serialization)
+    values (destination_id, coalesce(send_message.topic, '__null__topic__'), send_message.message::text,
+            coalesce(message_id, gen_random_uuid()::text), 'portable_json')
+    on conflict (message_uuid) do nothing;
+end
+$$;
+
+-- One row a living worker process: a fresh id each boot. A worker renews lease_until_ms; once `dead`, it never owns anything again,
+-- and its row goes when no run names it.
+create table engine.worker (
+    id              text primary key,
+    lease_until_ms  bigint not null,
+    started_at_ms   bigint not null,
+    dead            boolean not null default false,
+    version         text,
+    place           text not null default ''  -- host and pid, for people
+) with (fillfactor = 50);
+
+-- What happened that may wake a parked run: written in the commit of the happening, taken out by any worker afterwards. No writer has
+-- to lock a run that is not its own, so no two writers can wait for each other.
+create table engine.wake (
+    id             bigint generated always as identity primary key,
+    workflow_uuid  text not null,
+    token          text not null
+);
+
+create function engine.wake_mailboxes() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    insert into engine.wake (workflow_uuid, token)
+    select distinct m.destination_uuid, 't:' || coalesce(m.topic, '__null__topic__') from arrived m;
+    return null;
+end
+$$;
+create trigger notifications_wake after insert on dbos.notifications
+    referencing new table as arrived for each statement execute function engine.wake_mailboxes();
+
+-- A cancel can come from any client; the parent that waits for the child hears of it here.
+create function engine.wake_parent() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    insert into engine.wake (workflow_uuid, token) values (new.parent_workflow_id, 'c:' || new.workflow_uuid);
+    return null;
+end
+$$;
+create trigger workflow_status_cancelled after update of status on dbos.workflow_status
+    for each row when (new.status = 'CANCELLED' and old.status is distinct from new.status and new.parent_workflow_id is not null)
+    execute function engine.wake_parent();
+
+-- Parked runs that wait for something besides a message, an own child or a clock: an event or the end of any workflow.
+create table engine.wait (
+    token          text not null,
+    workflow_uuid  text not null,
+    primary key (token, workflow_uuid)
+);
+create index wait_by_workflow on engine.wait (workflow_uuid);
+
+-- part: app
+
+-- The product. An intent (what somebody wants) becomes a run (one durable attempt at it, workflow id = intent id), and everything
+-- the run does leaves a row:
+--
+--   recipes, recipe_versions, recipe_fixtures     what can be asked for: data, imported and promoted by people, pinned by a run
+--   intents -> runs                               the ask and its run; made together, in the commit that enqueues the workflow
+--   run_steps, artifacts                          what each step produced; written once, by the step, in the commit of its journal row
+--   opencode_calls, sbx_runs, sbx_templates       what the two outside tools were asked and answered
+--   patch_history                                 every file change with what was there before, so that it can be taken back
+--   human_gates, human_interactions               what people were asked, and the ledger of what they answered, each answer once
+--   plan_approvals, mock_receipts, eval_results   approvals given ahead, side effects counted, checks passed
+--   workflow_runs, marks                          the crash demonstration's two tables
+--
+-- runs.status is moved by the run itself while it works. The engine's own verdict (cancelled, failed, out of attempts, resumed)
+-- reaches it through the trigger follow_engine, in the same commit, so that the two can't disagree.
+-- Times are timestamptz; hashes are sha256 in lower hex; JSON is stored as jsonb, its hash is taken over canonical JSON.
+
+create schema app;
+
+-- Crash demonstration: progress flags of its workflows, one row a workflow. Written by its steps.
+create table app.workflow_runs (
+    workflow_id  text primary key,
+    step1_done   boolean not null default false,
+    step2_done   boolean not null default false,
+    completed    boolean not null default false,
+    updated_at   timestamptz not null default now()
+);
+
+-- Crash demonstration: proof that a step ran; a second run of a step is no second row.
+create table app.marks (
+    run_id      text not null,
+    step        text not null check (step in ('s1', 's2')),
+    created_at  timestamptz not null default now(),
+    primary key (run_id, step)
+);
+
+-- What somebody wants. Written by ingress. A canonical row's id is 'ih_' + intent_hash and json = payload; a row of the older
+-- two-call way ('it_…') has neither hash nor recipe.
+create table app.intents (
+    id           text primary key,
+    goal         text not null,
+    payload      jsonb not null,
+    created_at   timestamptz not null default now(),
+    intent_hash  text,
+    recipe_id    text,
+    recipe_v     text,
+    recipe_hash  text,
+    json         jsonb
+);
+create unique index intents_intent_hash_uq on app.intents (intent_hash) where intent_hash is not null;
+
+-- One durable run of an intent. Written by ingress (queued), the run, and follow_engine.
+--   queued         waits in intentQ                          -> running
+--   running        a worker is on it                         -> waiting_input, succeeded, retries_exceeded, canceled
+--   waiting_input  a gate is open                            -> running, retries_exceeded, canceled
+--   repairing      a person asked for another try            -> running
+--   succeeded, failed, retries_exceeded, canceled            final; only a retry (repairing) or a resume (queued) reopens
+create table app.runs (
+    id                   text primary key,
+    intent_id            text not null references app.intents (id),
+    workflow_id          text not null unique,
+    status               text not null check (status in ('queued', 'running', 'waiting_input', 'succeeded', 'failed', 'canceled',
+                                                         'retries_exceeded', 'repairing')),
+    trace_id             text,
+    created_at           timestamptz not null default now(),
+    updated_at           timestamptz not null default now(),
+    last_step            text,
+    error                text,
+    retry_count          int not null default 0,
+    next_action          text,
+    tenant_id            text,
+    queue_partition_key  text,
+    intent_hash          text,
+    recipe_id            text,
+    recipe_v             text,
+    recipe_hash          text,
+    budget               jsonb
+);
+create index runs_intent_hash_idx on app.runs (intent_hash);
+
+-- What each step of a run produced, one row an attempt. Written by the step, never changed. output carries `attempt` too.
+create table app.run_steps (
+    run_id       text not null references app.runs (id),
+    step_id      text not null,
+    phase        text not null,
+    output       jsonb,
+    trace_id     text,
+    started_at   timestamptz,
+    finished_at  timestamptz,
+    attempt      int not null default 1,
+    span_id      text,
+    primary key (run_id, step_id, attempt)
+);
+
+-- Everything a run leaves to look at. Written by steps (and by operators as step 'OPS', by budgets as step 'BUDGET'). sha256 is of
+-- canonical inline. `payload` is another name for inline.
+create table app.artifacts (
+    run_id      text not null references app.runs (id),
+    step_id     text not null,
+    idx         int not null,
+    kind        text not null,
+    uri         text,
+    inline      jsonb,
+    sha256      text not null,
+    created_at  timestamptz not null default now(),
+    task_key    text not null default '',
+    attempt     int not null default 1,
+    payload     jsonb generated always as (inline) stored,
+    primary key (run_id, step_id, task_key, idx, attempt)
+);
+create index artifacts_by_step on app.artifacts (step_id, created_at) where step_id in ('OPS', 'BUDGET');
+
+-- Numbers operators' actions, so that two in one millisecond are two artifacts.
+create sequence app.op_seq;
+
+-- A recipe's mutable half: which version is active, and the limits that a start by name is held to. Written by promotion.
+create table app.recipes (
+    id                   text primary key,
+    name                 text not null,
+    version              int not null check (version > 0),
+    queue_name           text not null check (queue_name in ('compileQ', 'sbxQ', 'controlQ', 'intentQ')),
+    max_concurrency      int not null check (max_concurrency > 0),
+    max_steps            int not null check (max_steps > 0),
+    max_sandbox_minutes  int not null check (max_sandbox_minutes > 0),
+    spec                 jsonb not null default '{}',
+    created_at           timestamptz not null default now(),
+    active_v             text,
+    unique (name, version)
+);
+
+-- A recipe's immutable half: one row a version, draft -> candidate -> stable. Written by import (draft) and promotion (status only).
+create table app.recipe_versions (
+    id          text not null,
+    v           text not null,
+    hash        text not null,
+    status      text not null check (status in ('draft', 'candidate', 'stable')),
+    json        jsonb not null,
+    created_at  timestamptz not null default now(),
+    primary key (id, v),
+    unique (id, hash)
+);
+
+-- A version's sample forms, which must give the same result twice before it may be promoted. Written by import.
+create table app.recipe_fixtures (
+    recipe_id   text not null,
+    v           text not null,
+    fixture_id  text not null,
+    json        jsonb not null,
+    created_at  timestamptz not null default now(),
+    primary key (recipe_id, v, fixture_id)
+);
+
+-- Verdicts of a recipe's checks over a run's artifacts. Written by evaluation; a second evaluation must find the same.
+create table app.eval_results (
+    run_id      text not null,
+    check_id    text not null,
+    pass        boolean not null,
+    reason      text not null,
+    payload     jsonb,
+    created_at  timestamptz not null default now(),
+    primary key (run_id, check_id)
+);
+
+-- Every call to the coding agent, with enough to rebuild it. Written by the agent's wrapper; op_key makes a call happen once.
+create table app.opencode_calls (
+    id            text primary key,
+    run_id        text not null references app.runs (id),
+    step_id       text not null,
+    request       jsonb not null,
+    response      jsonb not null,
+    diff          jsonb,
+    created_at    timestamptz not null default now(),
+    session_id    text,
+    agent         text,
+    schema_hash   text,
+    prompt        text,
+    structured    jsonb,
+    raw_response  text,
+    tool_calls    jsonb,
+    duration_ms   int,
+    error         jsonb,
+    op_key        text constraint opencode_calls_op_key_unique unique
+);
+create index opencode_calls_by_step on app.opencode_calls (run_id, step_id, created_at desc);
+create index opencode_calls_by_session on app.opencode_calls (session_id, created_at);
+
+-- Side effects, counted: seen_count over 1 means that one happened twice. Written by the execute step.
+create table app.mock_receipts (
+    receipt_key       text primary key,
+    run_id            text not null references app.runs (id),
+    step_id           text not null,
+    payload_hash      text not null,
+    first_attempt     int not null check (first_attempt > 0),
+    last_attempt      int not null check (last_attempt > 0),
+    seen_count        int not null default 1 check (seen_count > 0),
+    request_payload   jsonb not null,
+    response_payload  jsonb,
+    created_at        timestamptz not null default now(),
+    updated_at        timestamptz not null default now()
+);
+
+-- Approvals given before the plan's gate opened. Written by the approve-plan route.
+create table app.plan_approvals (
+    run_id       text primary key references app.runs (id),
+    approved_at  timestamptz not null default now(),
+    approved_by  text not null default 'system',
+    notes        text
+);
+
+-- Every sandbox attempt with its request and result. Written by the sandbox task, never changed.
+create table app.sbx_runs (
+    run_id      text not null references app.runs (id),
+    step_id     text not null,
+    task_key    text not null,
+    provider    text not null,
+    request     jsonb not null,
+    response    jsonb,
+    err_code    text not null,
+    metrics     jsonb,
+    created_at  timestamptz not null default now(),
+    updated_at  timestamptz not null default now(),
+    attempt     int not null default 1,
+    primary key (run_id, step_id, task_key, attempt)
+);
+create index sbx_runs_task_key_idx on app.sbx_runs (task_key);
+
+-- Questions put to people, one row a gate. Written by the run when it opens the gate. The last two columns (ours) let the inbox
+-- read open gates by deadline: deadline_at is set with the row, resolved_at with the answer or the timeout.
+create table app.human_gates (
+    run_id       text not null references app.runs (id),
+    gate_key     text not null,
+    topic        text not null,
+    created_at   timestamptz not null default now(),
+    deadline_at  timestamptz,
+    resolved_at  timestamptz,
+    primary key (run_id, gate_key)
+);
+create index human_gates_open on app.human_gates (deadline_at, created_at) where resolved_at is null;
+
+-- The ledger of answers: one row a (workflow, gate, topic, dedupe key), written before the answer is sent on, never changed.
+create table app.human_interactions (
+    id            uuid primary key default gen_random_uuid(),
+    workflow_id   text not null,
+    gate_key      text not null,
+    topic         text not null,
+    dedupe_key    text not null,
+    payload_hash  text not null check (payload_hash ~ '^[a-f0-9]{64}$'),
+    payload       jsonb not null,
+    created_at    timestamptz not null default now(),
+    run_id        text references app.runs (id),
+    origin        text not null check (origin in ('manual', 'engine-dbos', 'api-shim', 'webhook', 'webhook-ci', 'external',
+                                                  'unknown')),
+    unique (workflow_id, gate_key, topic, dedupe_key)
+);
+create index human_interactions_gate_key_idx on app.human_interactions (gate_key);
+
+-- File changes of a run, in order, with both contents. Written before the file is touched; then the two times are set, once each.
+create table app.patch_history (
+    run_id             text not null,
+    step_id            text not null,
+    patch_index        int not null,
+    target_path        text not null,
+    preimage_hash      text not null,
+    postimage_hash     text not null,
+    diff_hash          text not null,
+    preimage_content   text not null,
+    postimage_content  text not null,
+    applied_at         timestamptz,
+    rolled_back_at     timestamptz,
+    created_at         timestamptz not null default now(),
+    primary key (run_id, step_id, patch_index)
+);
+
+-- Prebuilt sandboxes by recipe and dependencies. Written by the template build.
+create table app.sbx_templates (
+    recipe_id     text not null,
+    recipe_v      text not null,
+    deps_hash     text not null,
+    template_key  text not null unique,
+    template_id   text not null,
+    build_meta    jsonb not null default '{}',
+    created_at    timestamptz not null default now(),
+    updated_at    timestamptz not null default now(),
+    primary key (recipe_id, recipe_v, deps_hash)
+);
+
+-- What must never change, can't.
+create function app.refuse_change() returns trigger
+    language plpgsql
+    as $$
+begin
+    raise exception 'app.% is append-only: % refused', tg_table_name, lower(tg_op) using errcode = 'restrict_violation';
+end
+$$;
+create trigger human_interactions_append_only before update or delete on app.human_interactions
+    for each row execute function app.refuse_change();
+create trigger recipe_versions_stable_is_final before update or delete on app.recipe_versions
+    for each row when (old.status = 'stable') execute function app.refuse_change();
+create trigger recipe_versions_content_is_final before update of id, v, hash, json on app.recipe_versions
+    for each row when (row (old.id, old.v, old.hash, old.json) is distinct from row (new.id, new.v, new.hash, new.json))
+    execute function app.refuse_change();
+
+-- A final status stays: a late write (a cancel that lost against the finish, or the other way round) finds no row to change. Only a
+-- retry, which counts itself, and a resume may reopen.
+create function app.skip_change() returns trigger
+    language plpgsql
+    as $$
+begin
+    return null;
+end
+$$;
+create trigger runs_final_status_stays before update of status on app.runs
+    for each row
+    when (old.status in ('succeeded', 'failed', 'canceled', 'retries_exceeded')
+          and new.status <> old.status
+          and new.status <> 'queued'
+          and not (new.status = 'repairing' and new.retry_count = old.retry_count + 1))
+    execute function app.skip_change();
+
+-- The sentence in a recorded error; null for anything that is not portable JSON.
+create function app.error_message(recorded text) returns text
+    language plpgsql immutable set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    return recorded::jsonb ->> 'message';
+exception when others then
+    return null;
+end
+$$;
+
+-- Carries the engine's verdict on a run's workflow into app.runs, in the commit that gives it. A status that the run has already
+-- written for itself stands. ENQUEUED counts only as a way out of a final state: parked runs wake through it all the time. Runs as its
+-- owner, because a client that may write dbos need not have any right on app.
+create function app.follow_engine() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    if new.status = 'ENQUEUED' then
+        update app.runs
+           set status = 'queued', next_action = null, error = null, updated_at = now()
+         where workflow_id = new.workflow_uuid and status in ('succeeded', 'failed', 'canceled', 'retries_exceeded');
+        return null;
+    end if;
+    update app.runs
+       set status = case new.status when 'SUCCESS' then 'succeeded' when 'CANCELLED' then 'canceled' else 'retries_exceeded' end,
+           next_action = case new.status when 'SUCCESS' then null when 'CANCELLED' then 'NONE' else 'REPAIR' end,
+           error = case when new.status in ('SUCCESS', 'CANCELLED') then error
+                        else coalesce(error, app.error_message(new.error), new.status) end,
+           updated_at = now()
+     where workflow_id = new.workflow_uuid and status not in ('succeeded', 'failed', 'canceled', 'retries_exceeded');
+    return null;
+end
+$$;
+create trigger workflow_status_follow_engine after update of status on dbos.workflow_status
+    for each row
+    when (new.class_name = 'IntentWorkflow'
+          and old.status is distinct from new.status
+          and (new.status in ('SUCCESS', 'ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')
+               or (new.status = 'ENQUEUED'
+                   and old.status in ('SUCCESS', 'ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED'))))
+    execute function app.follow_engine();
+
+-- Operators' views over the engine's tables.
+
+-- Workflows that ended badly in the last 24 hours.
+create view app.v_ops_failures_24h as
+    select s.workflow_uuid, s.status, s.name as workflow_name, s.class_name, s.application_version, s.created_at, s.updated_at,
+           coalesce(s.error, o.error) as error, s.recovery_attempts
+      from dbos.workflow_status s
+      left join dbos.workflow_output o using (workflow_uuid)
+     where s.status in ('ERROR', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')
+       and s.updated_at >= engine.now_ms() - 86400000;
+
+-- Recorded calls that took longer than five seconds.
+create view app.v_ops_slow_steps as
+    select o.workflow_uuid, o.function_id, o.function_name, o.started_at_epoch_ms, o.completed_at_epoch_ms,
+           o.completed_at_epoch_ms - o.started_at_epoch_ms as duration_ms, o.error
+      from dbos.operation_outputs o
+     where o.completed_at_epoch_ms - o.started_at_epoch_ms > 5000;
+
+-- How much is queued or running, by queue.
+create view app.v_ops_queue_depth as
+    select s.queue_name, s.status, count(*) as workflow_count,
+           min(s.created_at) as oldest_created_at, max(s.created_at) as newest_created_at
+      from dbos.workflow_status s
+     where s.status in ('ENQUEUED', 'PENDING') and s.queue_name is not null
+     group by s.queue_name, s.status;
+
+-- The same by partition: is one tenant crowding out the others?
+create view app.v_ops_queue_fairness as
+    select s.queue_name, s.queue_partition_key, s.status, count(*) as workflow_count,
+           min(s.created_at) as oldest_created_at, max(s.created_at) as newest_created_at
+      from dbos.workflow_status s
+     where s.status in ('ENQUEUED', 'PENDING') and s.queue_name is not null
+     group by s.queue_name, s.queue_partition_key, s.status;
+
+-- The same by priority, with how long since a workflow was made that it last moved.
+create view app.v_ops_queue_priority as
+    select s.queue_name, s.priority, s.status, count(*) as workflow_count, avg(s.updated_at - s.created_at) as avg_latency_ms
+      from dbos.workflow_status s
+     where s.status in ('ENQUEUED', 'PENDING') and s.queue_name is not null
+     group by s.queue_name, s.priority, s.status;
+
+-- What a fresh database holds: a sentinel in the crash demonstration's tables, and the three recipes that a start by name uses.
+insert into app.workflow_runs (workflow_id, step1_done, step2_done, completed) values ('seed_sentinel', true, true, true)
+    on conflict do nothing;
+insert into app.marks (run_id, step) values ('seed_sentinel', 's1'), ('seed_sentinel', 's2') on conflict do nothing;
+
+insert into app.recipes (id, name, version, queue_name, max_concurrency, max_steps, max_sandbox_minutes, active_v) values
+  ('rcp_compile_default_v1', 'compile-default', 1, 'intentQ', 10, 32, 15, '1'),
+  ('rcp_sandbox_default_v1', 'sandbox-default', 1, 'intentQ', 20, 128, 60, '1'),
+  ('rcp_control_default_v1', 'control-default', 1, 'intentQ', 5, 16, 10, '1')
+on conflict do nothing;
+
+-- Their dates lie before any other version's, so that "the newest active recipe" is never one of them.
+insert into app.recipe_versions (id, v, hash, status, json, created_at) values
+  ('rcp_compile_default_v1', '1', '14b1e60d448682b7f09269b3d66f4ebe8f04f18784b6396daa79625737b5296e', 'stable',
+   '{"eval":[{"glob":"**/*","id":"ev1","kind":"file_exists"}],"fixtures":[{"formData":{},"id":"fx1"}],"formSchema":{},"id":"rcp_compile_default_v1","intentTmpl":{"constraints":{"stepLibrary":["Legacy"]},"goal":"Legacy execution: compile-default","inputs":{}},"limits":{"maxFanout":10,"maxSbxMin":15,"maxSteps":32,"maxTokens":1024},"name":"compile-default","prompts":{"compile":"compile","postmortem":"postmortem"},"queue":"intentQ","tags":["legacy","patched"],"v":"1","wfEntry":"Runner.runIntent"}',
+   '2026-01-01T00:00:00Z'),
+  ('rcp_sandbox_default_v1', '1', '35157925abec8fd02a530f310495b1018c7dd8af90e2f881cedf1aa219998dc1', 'stable',
+   '{"eval":[{"glob":"**/*","id":"ev1","kind":"file_exists"}],"fixtures":[{"formData":{},"id":"fx1"}],"formSchema":{},"id":"rcp_sandbox_default_v1","intentTmpl":{"constraints":{"stepLibrary":["Legacy"]},"goal":"Legacy execution: sandbox-default","inputs":{}},"limits":{"maxFanout":20,"maxSbxMin":60,"maxSteps":128,"maxTokens":1024},"name":"sandbox-default","prompts":{"compile":"compile","postmortem":"postmortem"},"queue":"intentQ","tags":["legacy","patched"],"v":"1","wfEntry":"Runner.runIntent"}',
+   '2026-01-01T00:00:00Z'),
+  ('rcp_control_default_v1', '1', '86a51694423d39a6a9ea673d56ee42ed9eba7253de1132e6450ce6530637174c', 'stable',
+   '{"eval":[{"glob":"**/*","id":"ev1","kind":"file_exists"}],"fixtures":[{"formData":{},"id":"fx1"}],"formSchema":{},"id":"rcp_control_default_v1","intentTmpl":{"constraints":{"stepLibrary":["Legacy"]},"goal":"Legacy execution: control-default","inputs":{}},"limits":{"maxFanout":5,"maxSbxMin":10,"maxSteps":16,"maxTokens":1024},"name":"control-default","prompts":{"compile":"compile","postmortem":"postmortem"},"queue":"intentQ","tags":["legacy","patched"],"v":"1","wfEntry":"Runner.runIntent"}',
+   '2026-01-01T00:00:00Z')
+on conflict do nothing;
+insert into app.recipe_fixtures (recipe_id, v, fixture_id, json) values
+  ('rcp_compile_default_v1', '1', 'fx1', '{"formData":{},"id":"fx1"}'),
+  ('rcp_sandbox_default_v1', '1', 'fx1', '{"formData":{},"id":"fx1"}'),
+  ('rcp_control_default_v1', '1', 'fx1', '{"formData":{},"id":"fx1"}')
+on conflict do nothing;
