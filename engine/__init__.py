@@ -1,24 +1,23 @@
 """A durable execution engine on PostgreSQL: workflows whose every finished call is recorded, and that go on from there after any crash.
 
-    from engine import Engine, recv, step, workflow
+from engine import Engine, recv, step, workflow
 
-    @step(max_attempts=3)
-    async def charge(order: Order) -> str: ...
+@step(max_attempts=3)
+async def charge(order: Order) -> str: ...
 
-    @workflow
-    async def fulfil(order: Order) -> str:
-        payment = await charge(order)                  # recorded: never runs again
-        if await recv("approval", timeout_s=86_400) != "yes":
-            return "refused"                           # while it waits it holds nothing
-        return await ship(order, payment)
+@workflow
+async def fulfil(order: Order) -> str:
+    payment = await charge(order)                  # recorded: never runs again
+    if await recv("approval", timeout_s=86_400) != "yes":
+        return "refused"                           # while it waits it holds nothing
+    return await ship(order, payment)
 
-    async with Engine.connect("postgresql:///shop") as engine:
-        await engine.enqueue(fulfil, Order("7", 1999), id="order-7")
-        await engine.run_worker([fulfil])
+async with Engine.connect("postgresql:///shop") as engine:
+    await engine.enqueue(fulfil, Order("7", 1999), id="order-7")
+    await engine.run_worker([fulfil])
 """
 
 from engine.calls import (
-    ChildHandle,
     StepInfo,
     WorkflowInfo,
     close_stream,
@@ -37,6 +36,7 @@ from engine.calls import (
     workflow_info,
     write_stream,
 )
+from engine.children import ChildHandle
 from engine.client import Engine, Handle
 from engine.entries import Connection
 from engine.errors import (

@@ -22,7 +22,7 @@ picked as materialized (
      cross join lateral (
         select w.workflow_uuid
           from dbos.workflow_status w
-         where w.status = 'ENQUEUED' and w.queue_name = q.name and w.name = any (string_to_array(%(names)s, E'\x1f'))
+         where w.status = 'ENQUEUED' and w.queue_name = q.name and w.name = any ((select string_to_array(%(names)s, E'\x1f'))::text[])
            and (w.application_version is null or w.application_version = %(version)s)
          order by w.priority, w.created_at
          limit q.room
@@ -79,12 +79,10 @@ async def histories(conn: Connection, ids: Sequence[str]) -> dict[str, list[tupl
     return found
 
 
-RELEASE: LiteralString = r"""
+RELEASE: LiteralString = """
 with mine as materialized (
-    select s.workflow_uuid
-      from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f')) as b (id, token)
-      join dbos.workflow_status s on s.workflow_uuid = b.id and s.owner_xid = b.token
-     order by s.workflow_uuid for no key update of s)
+    select s.workflow_uuid from dbos.workflow_status s
+     where s.executor_id = %s and s.status = 'PENDING' order by s.workflow_uuid for no key update)
 update dbos.workflow_status s
    set status = 'ENQUEUED', owner_xid = null, executor_id = null, started_at_epoch_ms = null, updated_at = engine.now_ms(),
        recovery_attempts = greatest(s.recovery_attempts - 1, 0)
@@ -92,9 +90,9 @@ update dbos.workflow_status s
 """
 
 
-async def release(conn: Connection, runs: Sequence[tuple[str, str]]) -> None:
-    """Give back unfinished runs, (id, token), without counting the attempt: the worker is stopping, they did nothing wrong."""
-    await conn.execute(RELEASE, (FIELD.join([r[0] for r in runs]), FIELD.join([r[1] for r in runs])))
+async def release(conn: Connection, worker_id: str) -> None:
+    """Give back all that a worker holds without counting the attempt: it is stopping, they did nothing wrong."""
+    await conn.execute(RELEASE, (worker_id,))
 
 
 LOST: LiteralString = r"""
@@ -120,16 +118,12 @@ select w.name, w.queue_name, w.application_version, count(*)
                                from dbos.workflow_status x
                               where x.status = 'ENQUEUED' and x.queue_name = q.name
                               order by x.priority, x.created_at limit 100) s) w
- where not coalesce(w.name = any (string_to_array(%(names)s, E'\x1f')), false) or w.application_version <> %(version)s
+ where not coalesce(w.name = any ((select string_to_array(%(names)s, E'\x1f'))::text[]), false) or w.application_version <> %(version)s
  group by 1, 2, 3
 """
 
 
-async def strangers(
-    conn: Connection, queues: Sequence[str], names: Sequence[str], version: str | None
-) -> list[tuple[Any, ...]]:
+async def strangers(conn: Connection, queues: Sequence[str], names: Sequence[str], version: str | None) -> list[tuple[Any, ...]]:
     """(name, queue, version, count) of queued runs near the head that this worker must leave to others."""
-    rows = await conn.execute(
-        STRANGERS, {"queues": FIELD.join(queues), "names": FIELD.join(names), "version": version or ""}
-    )
+    rows = await conn.execute(STRANGERS, {"queues": FIELD.join(queues), "names": FIELD.join(names), "version": version or ""})
     return await rows.fetchall()

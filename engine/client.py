@@ -15,7 +15,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from engine import codec, control, hints, read, schedules
-from engine.calls import why_it_ended
+from engine.children import why_it_ended
 from engine.entries import Connection
 from engine.errors import ConflictingWorkflow, DuplicateWork, NoSuchWorkflow, WorkflowFailed
 from engine.functions import Workflow
@@ -104,8 +104,10 @@ class Engine:
 
         prepare: False behind a pooler that cannot keep prepared statements.
         """
-        kwargs = CONNECTION_DEFAULTS | {"prepare_threshold": 2 if prepare else None}
-        probe = await psycopg.AsyncConnection.connect(dsn, **kwargs)  # fail at once, with the reason; the pool would only time out
+        kwargs: dict[str, Any] = CONNECTION_DEFAULTS | {"prepare_threshold": 2 if prepare else None, "autocommit": True}
+        probe = await psycopg.AsyncConnection.connect(
+            dsn, **kwargs
+        )  # fail at once, with the reason; the pool would only time out
         await probe.close()
         pool: AsyncConnectionPool[Any] = AsyncConnectionPool(dsn, kwargs=kwargs, min_size=1, max_size=pool_size, open=False)
         await pool.open()
@@ -123,7 +125,7 @@ class Engine:
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A connection in a transaction that commits at the end of the block; pass it as `conn`. Workers are hinted after the commit."""
-        async with self.pool.connection() as conn:
+        async with self.pool.connection() as conn, conn.transaction():
             yield conn
         self.hint()
 
@@ -134,11 +136,25 @@ class Engine:
 
     @contextlib.asynccontextmanager
     async def _writing(self, conn: Connection | None, *told: tuple[str, str]) -> AsyncIterator[Connection]:
+        """The caller's connection, or a transaction of our own that is followed by hints."""
+        if conn is not None:
+            yield conn
+            return
+        async with self.pool.connection() as own, own.transaction():
+            yield own
+        self._tell(told)
+
+    @contextlib.asynccontextmanager
+    async def _stating(self, conn: Connection | None, *told: tuple[str, str]) -> AsyncIterator[Connection]:
+        """Like _writing, for one statement: on an autocommit connection it is its own transaction, one round trip."""
         if conn is not None:
             yield conn
             return
         async with self.pool.connection() as own:
             yield own
+        self._tell(told)
+
+    def _tell(self, told: Sequence[tuple[str, str]]) -> None:
         for channel, payload in told:
             self._notifier.tell(channel, payload)
 
@@ -205,8 +221,9 @@ class Engine:
         take it. Raises ConflictingWorkflow when the id belongs to a workflow of another name, DuplicateWork, InvalidName.
         """
         target = _target(workflow)
-        row = {
-            "id": checked_name(id if id is not None else str(uuid.uuid4()), "workflow id"),
+        id = checked_name(id if id is not None else str(uuid.uuid4()), "workflow id")
+        row: dict[str, Any] = {
+            "id": id,
             "name": target.name,
             "class_name": class_name or target.class_name,
             "inputs": codec.encode({"positionalArgs": args, "namedArgs": {}}),
@@ -219,7 +236,7 @@ class Engine:
             "dedup_id": dedup_id,
             "attributes": attributes,
         }
-        async with self._writing(conn, (hints.CHANNEL, hints.WORK)) as writing:
+        async with self._stating(conn, (hints.CHANNEL, hints.WORK)) as writing:
             try:
                 made = await (await writing.execute(ENQUEUE, (orjson.dumps([row]).decode(),))).fetchone()
             except psycopg.errors.UniqueViolation as error:
@@ -227,8 +244,8 @@ class Engine:
                     raise
                 raise DuplicateWork(queue, dedup_id) from None
             if made is None:
-                await self._check_same(writing, row["id"], target.name)
-        return Handle(self, row["id"], target.decoder, made is not None)
+                await self._check_same(writing, id, target.name)
+        return Handle(self, id, target.decoder, made is not None)
 
     async def _check_same(self, conn: Connection, id: str, name: str) -> None:
         found = await (await conn.execute(NAME_OF, (id,))).fetchone()
@@ -262,7 +279,7 @@ class Engine:
             }
             for id, args in calls
         ]
-        async with self._writing(conn, (hints.CHANNEL, hints.WORK)) as writing:
+        async with self._stating(conn, (hints.CHANNEL, hints.WORK)) as writing:
             made = await writing.execute(ENQUEUE, (orjson.dumps(rows).decode(),))
             return [row[0] for row in await made.fetchall()]
 
@@ -314,7 +331,7 @@ class Engine:
         topic = NO_TOPIC if topic is None else checked_name(topic, "topic")
         message_id = f"{checked_name(key, 'key')}::{workflow_id}" if key is not None else str(uuid.uuid4())
         told = [(hints.CHANNEL, hints.WAKE), (hints.MAIL_CHANNEL, f"{workflow_id}::{topic}")]
-        async with self._writing(conn, *told) as writing:
+        async with self._stating(conn, *told) as writing:
             try:
                 made = await writing.execute(SEND, (workflow_id, topic, codec.encode(message), message_id))
                 return await made.fetchone() is not None
@@ -368,7 +385,7 @@ class Engine:
 
     async def status(self, workflow_id: str, *, conn: Connection | None = None) -> WorkflowStatus | None:
         """One workflow, None if there is none."""
-        async with self._writing(conn) as reading:
+        async with self._stating(conn) as reading:
             return await read.status(reading, workflow_id)
 
     async def list(
@@ -381,12 +398,12 @@ class Engine:
         conn: Connection | None = None,
     ) -> list[WorkflowStatus]:
         """The newest workflows first, filtered by what is given."""
-        async with self._writing(conn) as reading:
+        async with self._stating(conn) as reading:
             return await read.listing(reading, status=status, name=name, queue=queue, limit=limit)
 
     async def steps(self, workflow_id: str, *, conn: Connection | None = None) -> "list[StepRecord]":
         """A workflow's journal in the order of recording."""
-        async with self._writing(conn) as reading:
+        async with self._stating(conn) as reading:
             return await read.steps(reading, workflow_id)
 
     async def messages(self, workflow_id: str) -> "list[Message]":
@@ -468,12 +485,12 @@ class Engine:
         await self.worker(workflows, **options).run(signals=True)
 
     async def _connect(self, **overrides: Any) -> Connection:
-        kwargs = {**CONNECTION_DEFAULTS, **self._pool_kwargs(), **overrides, "autocommit": True}
+        kwargs: dict[str, Any] = {**CONNECTION_DEFAULTS, **self._pool_kwargs(), **overrides, "autocommit": True}
         kwargs["prepare_threshold"] = 0 if self._prepare else None
         return await psycopg.AsyncConnection.connect(self._conninfo(), **kwargs)
 
     def _connect_sync(self, **overrides: Any) -> psycopg.Connection[Any]:
-        kwargs = {**CONNECTION_DEFAULTS, **self._pool_kwargs(), **overrides, "autocommit": True}
+        kwargs: dict[str, Any] = {**CONNECTION_DEFAULTS, **self._pool_kwargs(), **overrides, "autocommit": True}
         kwargs["prepare_threshold"] = None
         return psycopg.Connection.connect(self._conninfo(), **kwargs)
 
@@ -481,7 +498,8 @@ class Engine:
         return str(self.pool.conninfo)
 
     def _pool_kwargs(self) -> dict[str, Any]:
-        return dict(self.pool.kwargs or {})
+        given: Any = self.pool.kwargs  # a pool may also be made with a function, which cannot be asked for its arguments
+        return dict(given) if isinstance(given, dict) else {}
 
 
 class _Target:

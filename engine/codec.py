@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -32,7 +32,7 @@ def _default(value: Any) -> Any:
     if isinstance(value, Decimal):
         return str(value)
     if isinstance(value, (set, frozenset)):
-        return sorted(value)
+        return sorted(cast(set[str], value))
     raise TypeError(f"{type(value).__name__} is not JSON; return a dict, list, dataclass or pydantic model")
 
 

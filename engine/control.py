@@ -82,7 +82,9 @@ select %(new)s, 'ENQUEUED', s.name, s.class_name, s.config_name, s.authenticated
        s.workflow_uuid, %(new)s, engine.now_ms(), engine.now_ms()
   from dbos.workflow_status s where s.workflow_uuid = %(id)s
 """
-MARK_FORKED: LiteralString = "update dbos.workflow_status set was_forked_from = true where workflow_uuid = %s and not was_forked_from"
+MARK_FORKED: LiteralString = (
+    "update dbos.workflow_status set was_forked_from = true where workflow_uuid = %s and not was_forked_from"
+)
 FORK_STEPS: LiteralString = """
 insert into dbos.operation_outputs (workflow_uuid, function_id, function_name, output, error, child_workflow_id,
     started_at_epoch_ms, completed_at_epoch_ms, serialization, application_name, call_path)

@@ -172,9 +172,7 @@ class Finish(Entry):
 
     __slots__ = ("error", "output", "status")
 
-    def __init__(
-        self, owner: Owner, status: str, output: str | None, error: str | None, riders: list[RiderRow] | None
-    ) -> None:
+    def __init__(self, owner: Owner, status: str, output: str | None, error: str | None, riders: list[RiderRow] | None) -> None:
         super().__init__(owner, riders)
         self.status = status
         self.output = output
@@ -205,9 +203,7 @@ select engine.must(count(*) = %s::int) from mine
 
 async def fence(conn: Connection, owners: Sequence[Owner]) -> None:
     """Lock the status rows of all owners, in id order, or fail with SQLSTATE HF001."""
-    await conn.execute(
-        FENCE, (FIELD.join([o.id for o in owners]), FIELD.join([o.token for o in owners]), str(len(owners)))
-    )
+    await conn.execute(FENCE, (FIELD.join([o.id for o in owners]), FIELD.join([o.token for o in owners]), str(len(owners))))
 
 
 INSERT_STEPS: LiteralString = r"""

@@ -8,15 +8,16 @@ the outcome, and go on.
 import asyncio
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import psycopg
 
 from engine import codec
-from engine.errors import InvalidName, RecordRefused, RunLost, StepFailed, StepTimeout, TerminalError
+from engine.children import start_child
+from engine.errors import StepFailed, StepTimeout, TerminalError
 from engine.names import checked_name
-from engine.run import Branch, StepScope, check_task, current_scope, enter, leave
+from engine.run import Branch, Recorded, StepScope, calling_branch, check_task, current_scope, enter, leave
 from engine.transactions import run_transaction
 
 P = ParamSpec("P")
@@ -68,11 +69,14 @@ class Workflow(Generic[P, R]):
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
 
+    @property
+    def result_decoder(self) -> codec.Decoder:
+        """Shapes a recorded result into the annotated type."""
+        return self.signature.result
+
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if current_scope() is None:
             return await self.function(*args, **kwargs)
-        from engine.calls import start_child  # calls builds on this module
-
         handle = await start_child(self, args, dict(kwargs))
         return typing.cast(R, await handle.result())
 
@@ -101,7 +105,8 @@ class Step(Generic[P, R]):
         self.max_backoff_s = max_backoff_s
         self.timeout_s = timeout_s
         self.retry_if = retry_if
-        self.signature = Signature(function, f"step {self.name}")
+        self.signature = Signature(function, f"the result of step {self.name}")
+        self._plain = max_attempts == 1 and timeout_s is None  # nothing stands between the call and the function
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
 
@@ -112,58 +117,58 @@ class Step(Generic[P, R]):
         assert isinstance(scope, Branch)
         check_task(scope, self.name)
         path = scope.next_path()
-        found = scope.replayed(path, self.name)
-        if found is not None:
-            if found.error is not None:
-                raise StepFailed(*codec.decode_error(found.error, found.serialization))
-            value = codec.decode(found.output, found.serialization)
-            return typing.cast(R, codec.shaped(self.signature.result, value, f"the recorded result of {self.name}"))
-        return await self._first_time(scope, path, args, kwargs)
-
-    async def _first_time(self, branch: Branch, path: str, args: Any, kwargs: Any) -> R:
-        started_ms = branch.run.services.now_ms()
-        step = StepScope(branch, path, 1)
+        if scope.run.history:
+            found = scope.replayed(path, self.name)
+            if found is not None:
+                return typing.cast(R, self._recorded(found))
+        started_ms = scope.run.services.now_ms()
+        step = StepScope(scope, path, 1)
         token = enter(step)
         try:
-            result = await self._attempts(step, args, kwargs)
-            output, result = codec.settled(result, self.signature.result, f"the result of {self.name}")
+            result: Any = await (self.function(*args, **kwargs) if self._plain else self._attempts(step, args, kwargs))
+            output, result = codec.settled(result, self.signature.result, self.signature.what)
         except Exception as error:
             leave(token)
-            await self._record_failure(branch, path, error, started_ms, step)
+            await self._record_failure(scope, path, error, started_ms, step)
             raise StepFailed(*codec.decode_error(codec.encode_error(error))) from error
         except BaseException:
             leave(token)
             raise
         leave(token)
-        riders = step.kept + step.riders if step.kept else step.riders
-        await branch.record(path, self.name, output, started_ms=started_ms, riders=riders)
+        await scope.record(path, self.name, output, started_ms=started_ms, riders=step.ridden())
         return typing.cast(R, result)
 
-    async def _record_failure(
-        self, branch: Branch, path: str, error: Exception, started_ms: int, step: StepScope
-    ) -> None:
-        text = codec.encode_error(error)
-        await branch.record(path, self.name, None, text, started_ms=started_ms, riders=step.kept or None)
+    def _recorded(self, found: Recorded) -> Any:
+        if found.error is not None:
+            raise StepFailed(*codec.decode_error(found.error, found.serialization))
+        value = codec.decode(found.output, found.serialization)
+        return codec.shaped(self.signature.result, value, f"the recorded result of {self.name}")
 
-    async def _attempts(self, step: StepScope, args: Any, kwargs: Any) -> R:
+    async def _record_failure(self, branch: Branch, path: str, error: Exception, started_ms: int, step: StepScope) -> None:
+        text = codec.encode_error(error)
+        await branch.record(path, self.name, None, text, started_ms=started_ms, riders=step.kept)
+
+    async def _attempts(self, step: StepScope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        function: Callable[..., Coroutine[Any, Any, Any]] = self.function
         while True:
             try:
                 if self.timeout_s is None:
-                    return await self.function(*args, **kwargs)
+                    return await function(*args, **kwargs)
                 return await self._timed(args, kwargs)
             except Exception as error:
-                step.riders = []
+                step.riders = None
                 if step.attempt >= self.max_attempts or not self._worth_retrying(error):
                     raise
                 pause_s = self.backoff_s * self.backoff_factor ** (step.attempt - 1)
                 await asyncio.sleep(min(pause_s, self.max_backoff_s))
                 step.attempt += 1
 
-    async def _timed(self, args: Any, kwargs: Any) -> R:
+    async def _timed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        function: Callable[..., Coroutine[Any, Any, Any]] = self.function
         timer = asyncio.timeout(self.timeout_s)
         try:
             async with timer:
-                return await self.function(*args, **kwargs)
+                return await function(*args, **kwargs)
         except TimeoutError:
             if timer.expired():
                 raise StepTimeout(f"an attempt of {self.name} took longer than {self.timeout_s} s") from None
@@ -187,9 +192,17 @@ class Transaction(Generic[P, R]):
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        from engine.run import calling_branch
+    @property
+    def body(self) -> Callable[..., Any]:
+        """The function itself, which takes the connection first."""
+        return self.function
 
+    @property
+    def result_decoder(self) -> codec.Decoder:
+        """Shapes a recorded result into the annotated type."""
+        return self.signature.result
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         branch = calling_branch(self.name)
         path = branch.next_path()
         found = branch.replayed(path, self.name)

@@ -12,6 +12,7 @@ from typing import Any, LiteralString
 
 import psycopg
 import structlog
+from psycopg import sql
 
 from engine.entries import FIELD, Connection
 
@@ -93,7 +94,7 @@ class Listener:
             try:
                 async with self._open() as conn:
                     for channel in self._channels:
-                        await conn.execute(psycopg.sql.SQL("listen {}").format(psycopg.sql.Identifier(channel)))
+                        await conn.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
                     self.connected = True
                     for channel in self._channels:
                         self._heard(channel, "")  # something may have been said before

@@ -64,7 +64,10 @@ def _error(text: str | None, serialization: str | None) -> dict[str, Any] | None
 def _workflow(row: tuple[Any, ...]) -> WorkflowStatus:
     inputs, output, error, serialization = row[22:26]
     return WorkflowStatus(
-        *row[:22], _lenient(inputs, serialization), _lenient(output, serialization), _error(error, serialization)
+        *row[:22],
+        input=_lenient(inputs, serialization),
+        output=_lenient(output, serialization),
+        error=_error(error, serialization),
     )
 
 
@@ -82,9 +85,7 @@ async def listing(
 
 async def steps(conn: Connection, workflow_id: str) -> list[StepRecord]:
     rows = await (await conn.execute(STEPS, (workflow_id,))).fetchall()
-    return [
-        StepRecord(r[0], r[1], r[2], _lenient(r[3], r[8]), _error(r[4], r[8]), r[5], r[6], r[7]) for r in rows
-    ]
+    return [StepRecord(r[0], r[1], r[2], _lenient(r[3], r[8]), _error(r[4], r[8]), r[5], r[6], r[7]) for r in rows]
 
 
 async def event(conn: Connection, workflow_id: str, key: str) -> tuple[Any] | None:

@@ -22,6 +22,9 @@ from engine.errors import MisplacedCall, ReplayMismatch, RunLost, Suspended
 from engine.journal import Journal
 from engine.records import Rider
 
+#: How long a waiter for somebody else's event or end may miss it, if the one who caused it crashes right after its commit.
+RECHECK_MS = 60_000
+
 
 class Recorded:
     """One journal row, as replay needs it."""
@@ -95,7 +98,7 @@ class Claimed:
 class Services:
     """What runs of one worker share."""
 
-    __slots__ = ("journal", "now_ms", "pool", "starter")
+    __slots__ = ("journal", "now_ms", "pool")
 
     def __init__(
         self,
@@ -209,6 +212,7 @@ class Run(Owner):
         "gone",
         "history",
         "journal",
+        "loop",
         "services",
         "tasks",
     )
@@ -218,6 +222,7 @@ class Run(Owner):
         self.claimed = claimed
         self.services = services
         self.journal = services.journal
+        self.loop = asyncio.get_running_loop()
         self.history: dict[str, Recorded] = {}
         self.active = 1
         self.blocked: list[Blocked] = []
@@ -274,8 +279,13 @@ class StepScope:
         self.branch = branch
         self.path = path
         self.attempt = attempt
-        self.riders: list[RiderRow] = []
-        self.kept: list[RiderRow] = []
+        self.riders: list[RiderRow] | None = None  # rows of this attempt
+        self.kept: list[RiderRow] | None = None  # rows of any attempt
+
+    def ridden(self) -> list[RiderRow] | None:
+        if self.kept is None:
+            return self.riders
+        return self.kept + (self.riders or [])
 
 
 _scope: contextvars.ContextVar[Branch | StepScope | None] = contextvars.ContextVar("holdfast_scope", default=None)
@@ -306,7 +316,7 @@ def calling_branch(call: str) -> Branch:
 
 
 def check_task(branch: Branch, call: str) -> None:
-    if asyncio.current_task() is not branch.task:
+    if asyncio.current_task(branch.run.loop) is not branch.task:
         raise MisplacedCall(
             f"{call} was called from a task that gather did not make, so its place in the journal would be left to chance; "
             "use engine.gather for calls at the same time"
@@ -327,7 +337,10 @@ def ride(rider: Rider, row: dict[str, Any], *, keep: bool = False) -> None:
     if scope is None:
         raise MisplacedCall("ride works only inside a workflow or its steps")
     if isinstance(scope, StepScope):
-        (scope.kept if keep else scope.riders).append((rider, row))
+        if keep:
+            scope.kept = [*(scope.kept or []), (rider, row)]
+        else:
+            scope.riders = [*(scope.riders or []), (rider, row)]
     else:
         scope.riders = [*(scope.riders or []), (rider, row)]
 

@@ -9,7 +9,9 @@ transaction is over, and looks whether its record is there.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Any, LiteralString
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, LiteralString, Protocol
 
 import psycopg
 
@@ -18,9 +20,6 @@ from engine.entries import FENCE
 from engine.errors import RunLost, StepFailed
 from engine.journal import NOT_OWNED
 from engine.run import Branch, StepScope, enter, leave
-
-if TYPE_CHECKING:
-    from engine.functions import Transaction
 
 ATTEMPTS = 20
 TRY_AGAIN = frozenset({"40001", "40P01", "55P03"})
@@ -35,9 +34,18 @@ select o.output from dbos.operation_outputs o where o.workflow_uuid = %s and o.f
 """
 
 
-async def run_transaction(
-    call: "Transaction[Any, Any]", branch: Branch, path: str, args: Any, kwargs: dict[str, Any]
-) -> Any:
+class Call(Protocol):
+    """What is known of a transaction here."""
+
+    name: str
+
+    @property
+    def body(self) -> Callable[..., Any]: ...
+    @property
+    def result_decoder(self) -> codec.Decoder: ...
+
+
+async def run_transaction(call: Call, branch: Branch, path: str, args: Any, kwargs: dict[str, Any]) -> Any:
     """Run the function and commit its statements with its record; returns its result.
 
     Raises StepFailed with the recorded failure (whose statements are undone), RunLost when the run is not ours any more.
@@ -62,7 +70,7 @@ async def run_transaction(
 
 
 async def _attempt(
-    call: "Transaction[Any, Any]",
+    call: Call,
     branch: Branch,
     path: str,
     args: Any,
@@ -72,27 +80,40 @@ async def _attempt(
     in_doubt: bool,
 ) -> Any:
     run = branch.run
-    async with run.services.pool.connection() as conn:  # commits at the end, or undoes all
+    async with run.services.pool.connection() as conn, by_hand(conn):
         if in_doubt:
             found = await _committed_before(conn, branch, path)
             if found is not None:
                 run.recorded += 1
-                return codec.shaped(call.signature.result, codec.decode(found), f"the result of {call.name}")
+                return codec.shaped(call.result_decoder, codec.decode(found), f"the result of {call.name}")
         scope = StepScope(branch, path, attempt)
         token = enter(scope)
         try:
-            value = await call.function(conn, *args, **kwargs)
+            value = await call.body(conn, *args, **kwargs)
         finally:
             leave(token)
-        output, value = codec.settled(value, call.signature.result, f"the result of {call.name}")
+        output, value = codec.settled(value, call.result_decoder, f"the result of {call.name}")
         async with run.journal.standing_aside(run):
             await conn.execute(FENCE, (run.id, run.token, "1"))
             await conn.execute(INSERT_OWN_RECORD, (run.id, run.recorded + 1, path, call.name, output, started_ms))
-            for rider, row in [*(branch.take_riders() or []), *scope.kept, *scope.riders]:
+            for rider, row in branch.take_riders(scope.ridden()) or []:
                 await conn.execute(rider.sql, (codec.encode([row]),))
             await conn.commit()
             run.recorded += 1
         return value
+
+
+@contextlib.asynccontextmanager
+async def by_hand(conn: psycopg.AsyncConnection[Any]) -> AsyncIterator[None]:
+    """A transaction that the block commits itself, in the middle of another lock; what it leaves uncommitted is undone."""
+    was = conn.autocommit
+    await conn.set_autocommit(False)
+    try:
+        yield
+    finally:
+        if not conn.closed:
+            await conn.rollback()
+            await conn.set_autocommit(was)
 
 
 async def _committed_before(conn: psycopg.AsyncConnection[Any], branch: Branch, path: str) -> str | None:
@@ -102,9 +123,7 @@ async def _committed_before(conn: psycopg.AsyncConnection[Any], branch: Branch, 
     return row[0] if row else None
 
 
-async def _record_failure(
-    call: "Transaction[Any, Any]", branch: Branch, path: str, error: Exception, started_ms: int
-) -> None:
+async def _record_failure(call: Call, branch: Branch, path: str, error: Exception, started_ms: int) -> None:
     text = codec.encode_error(error)
     await branch.record(path, call.name, None, text, started_ms=started_ms)
     raise StepFailed(*codec.decode_error(text)) from error

@@ -26,9 +26,12 @@ update dbos.workflow_status s
   from (select t.id, array_agg(t.token) as tokens
           from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f')) as t (id, token) group by t.id) given
  where s.workflow_uuid = given.id and s.status = 'PENDING' and s.owner_xid is null and s.waits && given.tokens
-returning s.workflow_uuid
 """
-FORGET_WAITS: LiteralString = "delete from engine.wait where workflow_uuid = any (%s)"
+# Under the locks of LOCK_RUNS: who is not parked has no use for its waits any more.
+FORGET_WAITS: LiteralString = """
+delete from engine.wait w using dbos.workflow_status s
+ where w.workflow_uuid = any (%s) and s.workflow_uuid = w.workflow_uuid and s.waits is null
+"""
 
 
 async def wake(conn: Connection) -> int:
@@ -39,8 +42,8 @@ async def wake(conn: Connection) -> int:
             return 0
         ids = sorted({row[0] for row in taken})
         await conn.execute(LOCK_RUNS, (ids,))
-        woken = await conn.execute(WAKE, (FIELD.join([r[0] for r in taken]), FIELD.join([r[1] for r in taken])))
-        await conn.execute(FORGET_WAITS, ([row[0] for row in await woken.fetchall()],))
+        await conn.execute(WAKE, (FIELD.join([r[0] for r in taken]), FIELD.join([r[1] for r in taken])))
+        await conn.execute(FORGET_WAITS, (ids,))
     return len(taken)
 
 

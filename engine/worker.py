@@ -89,6 +89,7 @@ class Worker:
         self._clock_ms = 0
         self._clock_at = 0.0
         self._heartbeat: leases.Heartbeat | None = None
+        self._reborn: asyncio.Task[None] | None = None
         self.journal = Journal(self._journal_connection, after_commit=self._after_commit)
         self.notifier = hints.Notifier(pool.connection)
         self._services = Services(self.journal, pool, self.now_ms)
@@ -146,13 +147,17 @@ class Worker:
     async def _enlist(self) -> None:
         """Take an identity and keep its lease."""
         loop = asyncio.get_running_loop()
+
+        def on_loss() -> None:  # called on the heartbeat's thread
+            loop.call_soon_threadsafe(self._on_lease_loss)
+
         heartbeat = leases.Heartbeat(
             self._connect_sync,
             self.id,
             self.lease_s,
             version=self.version,
             place=f"{socket.gethostname()}:{os.getpid()}",
-            on_loss=lambda: loop.call_soon_threadsafe(self._on_lease_loss),
+            on_loss=on_loss,
         )
         await asyncio.to_thread(heartbeat.start)
         self._heartbeat = heartbeat
@@ -197,7 +202,6 @@ class Worker:
         self._stopping.set()
         self._freed.set()
         self._work.set()
-        unfinished = [(run.id, run.token) for run in self.running.values() if run.gone is None]
         for run in list(self.running.values()):
             run.abandon("the worker stops")
         tasks = [task for run in self.running.values() for task in run.tasks]
@@ -207,11 +211,10 @@ class Worker:
             task.cancel()
         await asyncio.wait(loops)
         await self.journal.close()
-        if unfinished:
-            with contextlib.suppress(psycopg.Error, OSError):
-                async with await self._connect() as conn:
-                    await claims.release(conn, unfinished)
-                self.notifier.tell(hints.CHANNEL, hints.WORK)
+        with contextlib.suppress(psycopg.Error, OSError):  # else the lease runs out
+            async with await self._connect() as conn:
+                await claims.release(conn, self.id)
+            self.notifier.tell(hints.CHANNEL, hints.WORK)
         await self.notifier.close()
         if listener is not None:
             await listener.close()
@@ -243,7 +246,7 @@ class Worker:
                     await self._wait(self._freed, TICK_S)
                     continue
                 self._work.clear()
-                taken = await self._claim(conn, room, free)
+                taken = await self._claim(conn, room)
                 if taken:
                     pause_s = CLAIM_GAP_S
                     await asyncio.sleep(CLAIM_GAP_S)
@@ -251,7 +254,7 @@ class Worker:
                 await self._wait(self._work, pause_s * random.uniform(0.9, 1.1))
                 pause_s = min(max(pause_s * 2, 0.05), self.poll_s)
 
-    async def _claim(self, conn: Connection, room: dict[str, int], free: int) -> int:
+    async def _claim(self, conn: Connection, room: dict[str, int]) -> int:
         claimed = await claims.claim(conn, self.id, room, list(self.workflows), self.version)
         if not claimed:
             return 0
@@ -334,17 +337,15 @@ class Worker:
     def _after_commit(self, batch: Sequence[Entry]) -> None:
         """Pass on what others may wait for: hints to other processes, chores for this one."""
         for entry in batch:
-            kind = type(entry)
-            if kind is entries.Step:
-                effect = entry.effect  # type: ignore[attr-defined]
-                if effect is not None:
-                    self._pass_on(entry.owner.id, effect)
-            elif kind is entries.Finish:
+            if isinstance(entry, entries.Step):
+                if entry.effect is not None:
+                    self._pass_on(entry.owner.id, entry.effect)
+            elif isinstance(entry, entries.Finish):
                 self._tokens.append(f"c:{entry.owner.id}")
                 if entry.owner.parent_id is not None:
                     self._chores.set()
-            elif kind is entries.Park:
-                self._after_park(entry)  # type: ignore[arg-type]
+            elif isinstance(entry, entries.Park):
+                self._after_park(entry)
 
     def _after_park(self, entry: entries.Park) -> None:
         if entry.shared:
@@ -369,7 +370,7 @@ class Worker:
 
     # -- housekeeping -------------------------------------------------------------------------------------------------
 
-    def _heard(self, channel: str, payload: str) -> None:
+    def _heard(self, _channel: str, payload: str) -> None:
         if payload != hints.WAKE:
             self._work.set()
         if payload != hints.WORK:
@@ -431,19 +432,17 @@ class Worker:
 
     async def _watch(self, conn: Connection) -> None:
         """Stop the tasks of runs that were cancelled or taken over, even in the middle of a long step."""
-        held = [(run.id, run.token) for run in self.running.values() if run.gone is None]
+        held = [run for run in self.running.values() if run.gone is None]
         if not held:
             return
-        gone = set(await claims.lost(conn, held))
-        for run in list(self.running.values()):
-            if run.id in gone and (run.id, run.token) in held and run.gone is None:
+        gone = set(await claims.lost(conn, [(run.id, run.token) for run in held]))
+        for run in held:
+            if run.id in gone and run.gone is None and run.id + run.token in self.running:
                 run.abandon("it was cancelled or taken over")
 
     async def _name_strangers(self, conn: Connection) -> None:
         """Say once what is queued here that no claim of this worker will take."""
-        for name, queue, version, count in await claims.strangers(
-            conn, list(self.queues), list(self.workflows), self.version
-        ):
+        for name, queue, version, count in await claims.strangers(conn, list(self.queues), list(self.workflows), self.version):
             if (name, queue, version) in self._told:
                 continue
             self._told.add((name, queue, version))
