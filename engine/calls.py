@@ -6,7 +6,7 @@ Every call takes the next path of its branch, returns what is recorded there, or
 import asyncio
 import typing
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar, TypeVarTuple, overload
 
@@ -39,7 +39,10 @@ async def sleep(seconds: float) -> None:
 
 async def _moment(branch: Branch, name: str, delay_s: float) -> int:
     """A recorded moment, `delay_s` after its first asking, in epoch milliseconds."""
-    path = branch.next_path()
+    return await _moment_at(branch, branch.next_path(), name, delay_s)
+
+
+async def _moment_at(branch: Branch, path: str, name: str, delay_s: float) -> int:
     found = branch.replayed(path, name)
     if found is not None:
         return round(float(codec.decode(found.output, found.serialization)) * 1000)
@@ -72,31 +75,45 @@ async def recv(topic: str | None = None, *, timeout_s: float | None = None) -> A
     branch = calling_branch("recv")
     topic = NO_TOPIC if topic is None else checked_name(topic, "topic")
     path = branch.next_path()
+    deadline = _Deadline(branch, timeout_s)
     found = branch.replayed(path, "DBOS.recv")
     if found is not None:
-        if timeout_s is not None:
-            branch.run.history.pop(branch.next_path(), None)  # the moment it would have given up
+        deadline.forget()
         return codec.decode(found.output, found.serialization)
-    deadline_path = branch.next_path() if timeout_s is not None else None
-    give_up_ms: int | None = None
     while True:
         message = await branch.receive(path, topic)
         if message is not None:
+            deadline.forget()
             return codec.decode(*message)
-        if deadline_path is not None and give_up_ms is None:
-            assert timeout_s is not None
-            give_up_ms = await _deadline(branch, deadline_path, timeout_s)
-        if give_up_ms is not None and branch.run.seen_ms >= give_up_ms:
+        if await deadline.over():
             await branch.record(path, "DBOS.recv", "null")
             return None
-        await branch.block(f"t:{topic}", give_up_ms)
+        await branch.block(f"t:{topic}", deadline.at_ms)
 
 
-async def _deadline(branch: Branch, path: str, timeout_s: float) -> int:
-    found = branch.replayed(path, "DBOS.sleep")
-    if found is not None:
-        return round(float(codec.decode(found.output, found.serialization)) * 1000)
-    return await branch.timer(path, "DBOS.sleep", round(timeout_s * 1000))
+class _Deadline:
+    """When a waiting call gives up: a recorded moment of its own, taken only when the call has to wait. No timeout, no record."""
+
+    __slots__ = ("_branch", "_path", "_timeout_s", "at_ms")
+
+    def __init__(self, branch: Branch, timeout_s: float | None) -> None:
+        self._branch = branch
+        self._timeout_s = timeout_s
+        self._path = None if timeout_s is None else branch.next_path()
+        self.at_ms: int | None = None
+
+    async def over(self) -> bool:
+        """Whether the time is up; the first asking starts it."""
+        if self._path is None or self._timeout_s is None:
+            return False
+        if self.at_ms is None:
+            self.at_ms = await _moment_at(self._branch, self._path, "DBOS.sleep", self._timeout_s)
+        return self._branch.run.seen_ms >= self.at_ms
+
+    def forget(self) -> None:
+        """The call is answered; on replay its moment is not looked at."""
+        if self._path is not None:
+            self._branch.run.history.pop(self._path, None)
 
 
 async def send(workflow_id: str, message: Any, topic: str | None = None, *, key: str | None = None) -> None:
@@ -130,28 +147,24 @@ async def get_event(workflow_id: str, key: str, *, timeout_s: float | None = Non
     """The value of another workflow's event, waiting for it if need be; None after timeout_s."""
     branch = calling_branch("get_event")
     path = branch.next_path()
+    deadline = _Deadline(branch, timeout_s)
     found = branch.replayed(path, "DBOS.getEvent")
     if found is not None:
-        if timeout_s is not None:
-            branch.run.history.pop(branch.next_path(), None)
+        deadline.forget()
         return codec.decode(found.output, found.serialization)
-    deadline_path = branch.next_path() if timeout_s is not None else None
-    give_up_ms: int | None = None
     while True:
         async with branch.run.services.pool.connection() as conn:
             row = await (await conn.execute(GET_EVENT, (workflow_id, key))).fetchone()
         if row is not None:
+            deadline.forget()
             value = codec.decode(*row)
             await branch.record(path, "DBOS.getEvent", row[0])
             return value
-        if deadline_path is not None and give_up_ms is None:
-            assert timeout_s is not None
-            give_up_ms = await _deadline(branch, deadline_path, timeout_s)
-        if give_up_ms is not None and branch.run.seen_ms >= give_up_ms:
+        if await deadline.over():
             await branch.record(path, "DBOS.getEvent", "null")
             return None
         again_ms = branch.run.seen_ms + RECHECK_MS
-        await branch.block(f"e:{workflow_id}::{key}", min(give_up_ms or again_ms, again_ms), shared=True)
+        await branch.block(f"e:{workflow_id}::{key}", min(deadline.at_ms or again_ms, again_ms), shared=True)
 
 
 async def write_stream(key: str, value: Any) -> None:
@@ -196,8 +209,8 @@ async def deprecate_patch(marker: str) -> None:
 
 
 async def start(
-    workflow: "typing.Callable[[typing.Unpack[Ts]], Awaitable[R]]",
-    *args: typing.Unpack[Ts],
+    workflow: Callable[[typing.Unpack[Ts]], Awaitable[R]],
+    *args: *Ts,
     id: str | None = None,
     queue: str | None = None,
     partition: str | None = None,

@@ -5,7 +5,6 @@ sender has locked are passed over. The history is read by a later statement than
 locks is sure to hold everything that a former owner recorded.
 """
 
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, LiteralString
 
@@ -42,10 +41,9 @@ returning w.workflow_uuid, w.name, w.class_name,
 
 
 async def claim(
-    conn: Connection, worker_id: str, room: Mapping[str, int], names: Sequence[str], version: str | None
+    conn: Connection, worker_id: str, token: str, room: Mapping[str, int], names: Sequence[str], version: str | None
 ) -> list[Claimed]:
-    """Take up to `room[queue]` runs of each queue whose workflow this worker knows, in the order they should start."""
-    token = str(uuid.uuid4())
+    """Take up to `room[queue]` runs of each queue whose workflow this worker knows, under a token of the caller's, never used before."""
     rows = await conn.execute(
         CLAIM,
         {
@@ -93,6 +91,26 @@ update dbos.workflow_status s
 async def release(conn: Connection, worker_id: str) -> None:
     """Give back all that a worker holds without counting the attempt: it is stopping, they did nothing wrong."""
     await conn.execute(RELEASE, (worker_id,))
+
+
+STRAYS: LiteralString = """
+with strays as materialized (
+    select s.workflow_uuid from dbos.workflow_status s
+     where s.executor_id = %s and s.status = 'PENDING' and s.owner_xid <> all (%s)
+     order by s.workflow_uuid for no key update skip locked)
+update dbos.workflow_status s
+   set status = 'ENQUEUED', owner_xid = null, executor_id = null, started_at_epoch_ms = null, updated_at = engine.now_ms()
+  from strays t where s.workflow_uuid = t.workflow_uuid and s.status = 'PENDING'
+returning s.workflow_uuid
+"""
+
+
+async def put_back_strays(conn: Connection, worker_id: str, tokens: Sequence[str]) -> int:
+    """Put back what this worker owns in the database but not in memory (the claim's answer got lost); how many.
+
+    tokens: of every run in memory and of a claim under way.
+    """
+    return len(await (await conn.execute(STRAYS, (worker_id, list(tokens)))).fetchall())
 
 
 LOST: LiteralString = r"""

@@ -183,7 +183,7 @@ class Engine:
         self,
         workflow: Callable[[Unpack[Ts]], Awaitable[R]],
         /,
-        *args: Unpack[Ts],
+        *args: *Ts,
         id: str | None = None,
         queue: str = DEFAULT_QUEUE,
         partition: str | None = None,

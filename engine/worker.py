@@ -81,6 +81,7 @@ class Worker:
         self._idle = asyncio.Event()
         self._draining = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._claiming: str | None = None  # the token of a claim under way
         self._tokens: list[str] = []  # of what happened, for those who wait in engine.wait
         self._parked: list[str] = []  # runs to look at once more
         self._told: set[tuple[Any, ...]] = set()
@@ -255,17 +256,21 @@ class Worker:
                 pause_s = min(max(pause_s * 2, 0.05), self.poll_s)
 
     async def _claim(self, conn: Connection, room: dict[str, int]) -> int:
-        claimed = await claims.claim(conn, self.id, room, list(self.workflows), self.version)
-        if not claimed:
-            return 0
-        self._saw_clock(claimed[0].now_ms)
-        histories: dict[str, list[tuple[str | None, Recorded]]] = {}
-        known = [c.id for c in claimed if c.has_history]
-        if known:
-            histories = await claims.histories(conn, known)
-        for one in claimed:
-            self._begin(one, histories.get(one.id, []))
-        return len(claimed)
+        self._claiming = str(uuid.uuid4())
+        try:
+            claimed = await claims.claim(conn, self.id, self._claiming, room, list(self.workflows), self.version)
+            if not claimed:
+                return 0
+            self._saw_clock(claimed[0].now_ms)
+            histories: dict[str, list[tuple[str | None, Recorded]]] = {}
+            known = [c.id for c in claimed if c.has_history]
+            if known:
+                histories = await claims.histories(conn, known)
+            for one in claimed:
+                self._begin(one, histories.get(one.id, []))
+            return len(claimed)
+        finally:
+            self._claiming = None
 
     @staticmethod
     async def _wait(event: asyncio.Event, timeout_s: float) -> None:
@@ -431,7 +436,10 @@ class Worker:
             self._on_work()
 
     async def _watch(self, conn: Connection) -> None:
-        """Stop the tasks of runs that were cancelled or taken over, even in the middle of a long step."""
+        """Stop the tasks of runs that were cancelled or taken over, even in a long step; give back what is owned and not run here."""
+        tokens = {run.token for run in self.running.values()} | ({self._claiming} if self._claiming else set())
+        if await claims.put_back_strays(conn, self.id, sorted(tokens)):
+            self._on_work()
         held = [run for run in self.running.values() if run.gone is None]
         if not held:
             return
