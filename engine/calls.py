@@ -225,8 +225,9 @@ async def start(
     """
     if not isinstance(workflow, Workflow):
         raise MisplacedCall("start takes a function decorated with @workflow")
+    target = typing.cast(Workflow[..., Any], workflow)
     return await start_child(
-        workflow, args, {}, id=id, queue=queue, partition=partition, priority=priority, delay_s=delay_s, timeout_s=timeout_s
+        target, args, {}, id=id, queue=queue, partition=partition, priority=priority, delay_s=delay_s, timeout_s=timeout_s
     )
 
 

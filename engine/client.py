@@ -7,7 +7,7 @@ caller's: what they write is then part of the caller's transaction, and nothing 
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, LiteralString, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 import orjson
@@ -99,7 +99,7 @@ class Engine:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def connect(cls, dsn: str, *, pool_size: int = 10, prepare: bool = True) -> AsyncIterator[Self]:
+    async def connect(cls, dsn: str, *, pool_size: int = 10, prepare: bool = True) -> AsyncGenerator[Self]:
         """An engine with a pool of its own, closed at the end of the block. Raises psycopg.Error when the database is out of reach.
 
         prepare: False behind a pooler that cannot keep prepared statements.
@@ -123,7 +123,7 @@ class Engine:
         await self._notifier.close()
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self) -> AsyncGenerator[Connection]:
         """A connection in a transaction that commits at the end of the block; pass it as `conn`. Workers are hinted after the commit."""
         async with self.pool.connection() as conn, conn.transaction():
             yield conn
@@ -135,7 +135,7 @@ class Engine:
         self._notifier.tell(hints.CHANNEL, hints.WAKE)
 
     @contextlib.asynccontextmanager
-    async def _writing(self, conn: Connection | None, *told: tuple[str, str]) -> AsyncIterator[Connection]:
+    async def _writing(self, conn: Connection | None, *told: tuple[str, str]) -> AsyncGenerator[Connection]:
         """The caller's connection, or a transaction of our own that is followed by hints."""
         if conn is not None:
             yield conn
@@ -145,7 +145,7 @@ class Engine:
         self._tell(told)
 
     @contextlib.asynccontextmanager
-    async def _stating(self, conn: Connection | None, *told: tuple[str, str]) -> AsyncIterator[Connection]:
+    async def _stating(self, conn: Connection | None, *told: tuple[str, str]) -> AsyncGenerator[Connection]:
         """Like _writing, for one statement: on an autocommit connection it is its own transaction, one round trip."""
         if conn is not None:
             yield conn
@@ -499,7 +499,7 @@ class Engine:
 
     def _pool_kwargs(self) -> dict[str, Any]:
         given: Any = self.pool.kwargs  # a pool may also be made with a function, which cannot be asked for its arguments
-        return dict(given) if isinstance(given, dict) else {}
+        return cast(dict[str, Any], given) if isinstance(given, dict) else {}
 
 
 class _Target:

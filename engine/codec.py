@@ -74,6 +74,7 @@ def decode_error(text: str, serialization: str | None = PORTABLE) -> tuple[str, 
         return "Error", text[:500], None
     if not isinstance(record, dict):
         return "Error", str(record), None
+    record = cast(dict[str, Any], record)
     return str(record.get("name", "Error")), str(record.get("message", "")), record.get("data")
 
 
@@ -88,10 +89,11 @@ def _into_dataclass(cls: type[Any]) -> Decoder:
     def into(value: Any) -> Any:
         if not isinstance(value, dict):
             raise UnreadablePayload(f"expected an object for {cls.__name__}, found {type(value).__name__}")
-        unknown = value.keys() - fields.keys()
+        given = cast(dict[str, Any], value)
+        unknown = given.keys() - fields.keys()
         if unknown:
             raise UnreadablePayload(f"{cls.__name__} has no field {sorted(unknown)[0]!r}")
-        return cls(**{name: fields[name](item) for name, item in value.items()})
+        return cls(**{name: fields[name](item) for name, item in given.items()})
 
     return into
 
@@ -104,7 +106,7 @@ def _into_union(options: tuple[Any, ...]) -> Decoder:
     return _same
 
 
-def _into_container(origin: Any, args: tuple[Any, ...]) -> Decoder:
+def _into_container(origin: Callable[..., Any], args: tuple[Any, ...]) -> Decoder:
     if origin is dict:
         item = decoder_for(args[1])
         return _same if item is _same else lambda value: {k: item(v) for k, v in value.items()}
@@ -114,7 +116,11 @@ def _into_container(origin: Any, args: tuple[Any, ...]) -> Decoder:
     item = decoder_for(args[0])
     if origin is list and item is _same:
         return _same
-    return lambda value: origin(item(v) for v in value)
+
+    def into(value: Any) -> Any:
+        return origin(item(v) for v in value)
+
+    return into
 
 
 @functools.cache
@@ -137,9 +143,10 @@ def decoder_for(annotation: Any) -> Decoder:
         return annotation
     if annotation in (tuple, set, frozenset):
         return annotation
-    if hasattr(annotation, "model_validate"):
-        return annotation.model_validate
-    return _into_dataclass(annotation) if dataclasses.is_dataclass(annotation) else _same
+    shape = cast(Any, annotation)
+    if hasattr(shape, "model_validate"):
+        return shape.model_validate
+    return _into_dataclass(cast(type[Any], shape)) if dataclasses.is_dataclass(shape) else _same
 
 
 def shaped(decoder: Decoder, value: Any, what: str) -> Any:

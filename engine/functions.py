@@ -40,9 +40,9 @@ class Signature:
 
     def arguments(self, inputs: str | None, serialization: str | None) -> tuple[list[Any], dict[str, Any]]:
         """Recorded inputs as (args, kwargs) in their declared types. Raises UnreadablePayload."""
-        record = codec.decode(inputs, serialization) or {}
-        positional = record.get("positionalArgs") or []
-        named = record.get("namedArgs") or {}
+        record: Any = codec.decode(inputs, serialization) or {}
+        positional: list[Any] = record.get("positionalArgs") or []
+        named: dict[str, Any] = record.get("namedArgs") or {}
         args = [self._shaped(self._names[i] if i < len(self._names) else "", v) for i, v in enumerate(positional)]
         return args, {name: self._shaped(name, v) for name, v in named.items()}
 
@@ -233,9 +233,11 @@ def workflow(
     name: what rows and journals call it (default: its qualified name); keep it when you rename the function.
     max_recovery_attempts: claims without progress, after the first, before the run ends as MAX_RECOVERY_ATTEMPTS_EXCEEDED.
     """
-    if function is not None:
-        return Workflow(function, name, class_name, max_recovery_attempts)
-    return lambda f: Workflow(f, name, class_name, max_recovery_attempts)
+
+    def made(f: Callable[..., Any]) -> Any:
+        return Workflow(f, name, class_name, max_recovery_attempts)
+
+    return made if function is None else made(function)
 
 
 @overload
@@ -290,6 +292,8 @@ def transaction(function: Callable[..., Any] | None = None, /, *, name: str | No
     It is called without the connection. Its statements and the journal record commit together, so they happen exactly once, and
     not at all if the run was lost meanwhile. Serialization failures and deadlocks are tried again. Do not commit inside.
     """
-    if function is not None:
-        return Transaction(function, name)
-    return lambda f: Transaction(f, name)
+
+    def made(f: Callable[..., Any]) -> Any:
+        return Transaction(f, name)
+
+    return made if function is None else made(function)

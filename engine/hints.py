@@ -7,7 +7,7 @@ A hint that gets lost costs a poll interval, never a run.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, LiteralString
 
 import psycopg
@@ -106,7 +106,7 @@ class Listener:
             await asyncio.sleep(0.5)
 
     @contextlib.asynccontextmanager
-    async def _open(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    async def _open(self) -> AsyncGenerator[psycopg.AsyncConnection[Any]]:
         conn = await self._connect()
         try:
             yield conn

@@ -16,7 +16,7 @@ old transaction is over.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any, LiteralString
 
 import psycopg
@@ -87,7 +87,7 @@ class Journal:
         return entry.done
 
     @contextlib.asynccontextmanager
-    async def standing_aside(self, owner: Owner) -> AsyncIterator[None]:
+    async def standing_aside(self, owner: Owner) -> AsyncGenerator[None]:
         """Write nothing of this run inside the block, so that the caller may take its next function_id and its lock."""
         self._aside += 1
         try:

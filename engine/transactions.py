@@ -10,7 +10,7 @@ transaction is over, and looks whether its record is there.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, LiteralString, Protocol
 
 import psycopg
@@ -104,7 +104,7 @@ async def _attempt(
 
 
 @contextlib.asynccontextmanager
-async def by_hand(conn: psycopg.AsyncConnection[Any]) -> AsyncIterator[None]:
+async def by_hand(conn: psycopg.AsyncConnection[Any]) -> AsyncGenerator[None]:
     """A transaction that the block commits itself, in the middle of another lock; what it leaves uncommitted is undone."""
     was = conn.autocommit
     await conn.set_autocommit(False)

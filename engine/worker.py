@@ -437,7 +437,9 @@ class Worker:
 
     async def _watch(self, conn: Connection) -> None:
         """Stop the tasks of runs that were cancelled or taken over, even in a long step; give back what is owned and not run here."""
-        tokens = {run.token for run in self.running.values()} | ({self._claiming} if self._claiming else set())
+        tokens = {run.token for run in self.running.values()}
+        if self._claiming is not None:
+            tokens.add(self._claiming)
         if await claims.put_back_strays(conn, self.id, sorted(tokens)):
             self._on_work()
         held = [run for run in self.running.values() if run.gone is None]

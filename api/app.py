@@ -1,0 +1,90 @@
+"""The application: its route table is the map of the front door.
+
+It holds the engine's client side, so it starts runs and reads them; workers run elsewhere. Whoever makes it
+serves it (bin does, on a port of its choice) and runs its lifespan, without which no long poll is woken.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api import artifacts, crashdemo, gates, health, recipes, runs
+from api.config import Config
+from api.errors import refusal
+from api.http import BadRequest, Door, Handler
+from api.waiting import EventWaits
+from engine import Engine
+
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/healthz", health.healthz),
+    # Intents and runs
+    ("POST", "/api/intents", runs.create_intent),
+    ("POST", "/intents", runs.create_intent),
+    ("POST", "/api/run", runs.start_run),
+    ("GET", "/api/runs/{wid}", runs.get_run),
+    ("GET", "/api/runs/{wid}/steps", runs.list_steps),
+    ("GET", "/api/runs/{wid}/steps/{step_id}/patches", artifacts.list_patches),
+    ("GET", "/api/artifacts/{uri:path}", artifacts.get_artifact),
+    # Gates
+    ("GET", "/api/runs/{wid}/gates", gates.list_gates),
+    ("GET", "/api/runs/{wid}/gates/{gate_key}", gates.get_gate),
+    ("POST", "/api/runs/{wid}/gates/{gate_key}/reply", gates.reply),
+    ("GET", "/api/runs/{wid}/interactions", gates.list_interactions),
+    ("POST", "/api/events/hitl", gates.accept_event),
+    # Recipes
+    ("GET", "/api/recipes", recipes.list_recipes),
+    ("GET", "/api/recipes/{recipe_id}/versions", recipes.list_versions),
+    ("POST", "/api/recipes/import", recipes.import_bundle),
+    ("POST", "/api/recipes/export", recipes.export_recipe),
+    # The kill -9 drill
+    ("POST", "/crashdemo", crashdemo.start),
+    ("GET", "/marks", crashdemo.marks),
+)
+
+
+def create_app(engine: Engine, config: Config, *, draining: asyncio.Event | None = None) -> Starlette:
+    """The front door over this engine. It starts nothing before its lifespan does.
+
+    draining: set when the server stops; long polls then answer at once, instead of holding the server up.
+    """
+    door = Door(engine, config, EventWaits(config.database_url))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with door.waits.running(until=draining):
+            yield
+
+    app = Starlette(
+        routes=[Route(path, bound(handler, door), methods=[method]) for method, path, handler in ROUTES],
+        exception_handlers={HTTPException: unrouted},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False  # an unknown path is 404, not a hint at a known one
+    app.state.door = door
+    return app
+
+
+def bound(handler: Handler, door: Door) -> Callable[[Request], Awaitable[Response]]:
+    """The handler as an endpoint: whatever it raises becomes the answer of the error table."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            if "\x00" in request.url.path or "%00" in request.url.query:
+                raise BadRequest("the address holds a NUL character (%00), which cannot be stored; remove it")
+            return await handler(door, request)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is there to read it
+        except Exception as error:
+            return refusal(request, error)
+
+    return endpoint
+
+
+async def unrouted(request: Request, error: Exception) -> Response:
+    return refusal(request, error)

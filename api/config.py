@@ -1,0 +1,29 @@
+"""What the front door is told about its surroundings.
+
+bin/ reads the environment and fills this in; nothing here looks for itself.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from steps.policy import QueueRules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings of one API process. Those that a RunHeader repeats keep the words of the wire."""
+
+    #: Where to listen for wake-ups: one connection of its own, outside of the engine's pool.
+    database_url: str
+    app_version: str = "v1"
+    runtime_mode: Literal["api-shim", "inproc-worker"] = "api-shim"
+    oc_mode: Literal["replay", "record", "live"] = "replay"
+    oc_strict_mode: bool = False
+    sbx_mode: Literal["mock", "live"] = "mock"
+    sbx_provider: Literal["e2b", "microsandbox"] = "e2b"
+    claim_scope: Literal["signoff", "demo", "live-smoke"] = "demo"
+    trace_base_url: str | None = None
+    queue_rules: QueueRules = field(default_factory=QueueRules)
+    #: How long the crash demo sleeps between its two marks.
+    crashdemo_sleep_ms: int = 5000
+    max_body_bytes: int = 4 * 1024 * 1024

@@ -1,0 +1,114 @@
+"""Gates: what a run asks of people, and their answers.
+
+This is their HTTP side; when an answer counts is decided in steps.replies.
+"""
+
+import asyncio
+from typing import Annotated, Any, LiteralString
+
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.http import Door, json_response, noticing_departure, numbers_in_query, query_of, read_json
+from api.views import Gate, find_gates, find_run, gate_view
+from steps import replies
+from steps.contracts.base import Wire, parse
+from steps.contracts.gate import ExternalEvent, GateKey, GateReply, InteractionRow
+from steps.errors import NotFound
+
+#: Long enough for a gate that is being opened, short enough for a client that only wants to look.
+DEFAULT_WAIT_S = 0.1
+
+
+class HitlGateKey(Wire):
+    gateKey: GateKey
+
+
+class HitlGateGetQuery(Wire):
+    timeoutS: Annotated[int, Field(ge=0, le=30)] | None = None
+
+
+class HitlInteractionsQuery(Wire):
+    limit: Annotated[int, Field(ge=1, le=500)] = 200
+
+
+def gate_key_of(request: Request) -> str:
+    return parse(HitlGateKey, {"gateKey": request.path_params["gate_key"]}).gateKey
+
+
+async def list_gates(door: Door, request: Request) -> Response:
+    async with door.reading() as conn:
+        gates = await find_gates(conn, request.path_params["wid"])
+    return json_response([gate_view(gate).document() for gate in gates])
+
+
+async def get_gate(door: Door, request: Request) -> Response:
+    """The gate once it is settled, or as it is after timeoutS."""
+    gate_key = gate_key_of(request)
+    query = parse(HitlGateGetQuery, numbers_in_query(query_of(request, only=("timeoutS",))))
+    wait_s = DEFAULT_WAIT_S if query.timeoutS is None else query.timeoutS
+    async with door.reading() as conn:
+        run = await find_run(conn, request.path_params["wid"])
+    gate = await settled_gate(door, request, run.workflow_id, gate_key, wait_s) if run else None
+    if gate is None:
+        raise NotFound("gate not found")
+    return json_response(gate_view(gate).document())
+
+
+async def settled_gate(door: Door, request: Request, workflow_id: str, gate_key: str, wait_s: float) -> Gate | None:
+    """The gate as soon as it is settled; or as it is at the deadline, or when client or server go away."""
+    deadline = asyncio.get_running_loop().time() + wait_s
+    async with door.waits.watch(workflow_id) as changed, noticing_departure(request, changed) as departed:
+        while True:
+            changed.clear()
+            over = door.waits.closing or departed.done() or asyncio.get_running_loop().time() >= deadline
+            async with door.reading() as conn:
+                gate = next(iter(await find_gates(conn, workflow_id, gate_key)), None)
+            if over or (gate is not None and gate.settled):
+                return gate
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+
+async def reply(door: Door, request: Request) -> Response:
+    gate_key = gate_key_of(request)
+    given = parse(GateReply, await read_json(door, request), "HitlGateReply")
+    is_replay = await replies.reply_to_gate(door.engine, request.path_params["wid"], gate_key, given)
+    return json_response({"ok": True, "isReplay": is_replay})
+
+
+async def accept_event(door: Door, request: Request) -> Response:
+    await replies.accept_event(door.engine, parse(ExternalEvent, await read_json(door, request)))
+    return json_response({"ok": True})
+
+
+INTERACTIONS: LiteralString = """
+    select i.workflow_id as "workflowID", i.gate_key as "gateKey", i.topic, i.dedupe_key as "dedupeKey",
+           i.payload_hash as "payloadHash", i.origin,
+           floor(extract(epoch from i.created_at) * 1000)::bigint as "createdAt"
+      from app.human_interactions i
+     where i.workflow_id = %(wid)s
+        or i.workflow_id = (select r.workflow_id from app.runs r where r.id = %(wid)s)
+     order by i.created_at, i.id
+     limit %(limit)s
+"""
+
+
+async def list_interactions(door: Door, request: Request) -> Response:
+    query = parse(HitlInteractionsQuery, numbers_in_query(query_of(request)))
+    async with door.reading() as conn:
+        rows = await interactions(conn, request.path_params["wid"], query.limit)
+    return json_response([row.document() for row in rows])
+
+
+async def interactions(conn: AsyncConnection[Any], wid: str, limit: int) -> list[InteractionRow]:
+    """The ledger of a run, oldest first."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(INTERACTIONS, {"wid": wid, "limit": limit})
+        return [InteractionRow.model_validate(row) for row in await cursor.fetchall()]

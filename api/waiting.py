@@ -1,0 +1,147 @@
+"""Long polls that wait without asking.
+
+Clients that wait for a gate wait on a flag in memory. One connection a process listens for the events that
+workflows set, and raises the flags; who is woken reads the database once. A notification is only a hint, so a
+re-check, one statement for everybody who waits, finds what went unheard: a lost connection, a pooler that
+swallows LISTEN. While nobody waits, nothing listens.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import LiteralString
+
+import psycopg
+import structlog
+
+LISTEN: LiteralString = "listen dbos_workflow_events_channel"
+UNLISTEN: LiteralString = "unlisten dbos_workflow_events_channel"
+
+#: What a workflow has set so far, as one number that changes with it.
+FINGERPRINTS: LiteralString = """
+    select workflow_uuid, sum(hashtext(key || ' ' || value))::text
+      from dbos.workflow_events
+     where workflow_uuid = any(%s)
+     group by workflow_uuid
+"""
+
+#: A statement this small that takes longer runs on a connection whose other end is gone.
+STATEMENT_TIMEOUT_S = 10.0
+
+log = structlog.get_logger("api.waiting")
+
+
+@dataclass(slots=True)
+class Watched:
+    """One workflow that somebody waits for. `fingerprint` is what the last re-check saw."""
+
+    flags: set[asyncio.Event] = field(default_factory=set[asyncio.Event])
+    fingerprint: str | None = None
+
+
+class EventWaits:
+    """Raises the flag of everyone who watches a workflow whenever one of its events is set."""
+
+    def __init__(self, database_url: str, *, recheck_s: float = 1.0, retry_s: float = 1.0) -> None:
+        self._database_url = database_url
+        self._recheck_s = recheck_s
+        self._retry_s = retry_s
+        self._watched: dict[str, Watched] = {}
+        self._wanted = asyncio.Event()
+        self._closing = False
+
+    @asynccontextmanager
+    async def running(self, *, until: asyncio.Event | None = None) -> AsyncIterator[None]:
+        """Flags are raised inside of this block, until the event is set, if there is one."""
+        tasks = [asyncio.create_task(self._keep_listening(), name="event-waits")]
+        if until is not None:
+            tasks.append(asyncio.create_task(self._close_at(until), name="event-waits-end"))
+        try:
+            yield
+        finally:
+            self.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _close_at(self, end: asyncio.Event) -> None:
+        await end.wait()
+        self.close()
+
+    def close(self) -> None:
+        """End every wait, now and later: who waits makes do with what there is."""
+        self._closing = True
+        self._wake_all()
+
+    @property
+    def closing(self) -> bool:
+        return self._closing
+
+    @property
+    def watcher_count(self) -> int:
+        return sum(len(watched.flags) for watched in self._watched.values())
+
+    @asynccontextmanager
+    async def watch(self, workflow_id: str) -> AsyncIterator[asyncio.Event]:
+        """A flag that is raised after every change. Clear it, read, then wait for it: nothing is missed."""
+        flag = asyncio.Event()
+        watched = self._watched.setdefault(workflow_id, Watched())
+        watched.flags.add(flag)
+        self._wanted.set()
+        try:
+            yield flag
+        finally:
+            watched.flags.discard(flag)
+            if not watched.flags:
+                del self._watched[workflow_id]
+
+    def _wake(self, workflow_id: str) -> None:
+        if watched := self._watched.get(workflow_id):
+            for flag in watched.flags:
+                flag.set()
+
+    def _wake_all(self) -> None:
+        for workflow_id in self._watched:
+            self._wake(workflow_id)
+
+    async def _keep_listening(self) -> None:
+        while True:
+            await self._wanted.wait()
+            try:
+                # A pooler in transaction mode knows nothing of prepared statements.
+                async with await psycopg.AsyncConnection.connect(
+                    self._database_url, autocommit=True, prepare_threshold=None, connect_timeout=10
+                ) as connection:
+                    await self._serve(connection)
+            except (psycopg.Error, TimeoutError) as error:
+                log.warning("waiting for events without a listener; trying again", error=str(error).strip())
+                await asyncio.sleep(self._retry_s)
+
+    async def _serve(self, connection: psycopg.AsyncConnection) -> None:
+        while True:
+            await self._wanted.wait()
+            await self._execute(connection, LISTEN)
+            self._wake_all()  # what was set before LISTEN took hold was told to nobody
+            while self._watched:
+                async for note in connection.notifies(timeout=self._recheck_s):
+                    self._wake(note.payload.partition("::")[0])
+                await self._recheck(connection)
+            self._wanted.clear()
+            await self._execute(connection, UNLISTEN)
+
+    async def _recheck(self, connection: psycopg.AsyncConnection) -> None:
+        """Wake whose events changed since the last look; a first look, with nothing to compare, wakes too."""
+        asked = list(self._watched)
+        found = dict[str, str](await (await self._execute(connection, FINGERPRINTS, asked)).fetchall())
+        for workflow_id in asked:
+            if not (watched := self._watched.get(workflow_id)):
+                continue
+            fingerprint = found.get(workflow_id, "")
+            if fingerprint != watched.fingerprint:
+                watched.fingerprint = fingerprint
+                self._wake(workflow_id)
+
+    async def _execute(self, connection: psycopg.AsyncConnection, query: LiteralString, *values: object) -> psycopg.AsyncCursor:
+        async with asyncio.timeout(STATEMENT_TIMEOUT_S):
+            return await connection.execute(query, values)

@@ -1,0 +1,7 @@
+"""bin/psql-app: an SQL shell on the application's database."""
+
+from bin.psql import become_psql
+from bin.wiring import run
+
+if __name__ == "__main__":
+    run(become_psql)

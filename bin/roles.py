@@ -1,0 +1,173 @@
+"""One serving process: a front door, a worker, or both, with the side door for operators, until it is told to stop."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import psycopg
+import structlog
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from api.app import create_app
+from api.config import Config
+from bin.admin import create_admin_app
+from bin.metrics import CountedRequests, WorkerMetrics, new_registry
+from bin.serving import Stopping, serve
+from bin.settings import Settings
+from bin.wiring import FAILED, complain
+from engine import Engine
+from steps.opencode import OpenCode, RecordOpenCode, ReplayOpenCode, UnconfiguredOpenCode
+from steps.policy import QUEUES, QueueRules
+from steps.ports import Limits, Ports, configure
+from steps.sandbox import SandboxNotConfigured, make_sandbox
+from steps.worker import QUEUES as SLOTS
+from steps.worker import workflows
+
+log = structlog.get_logger("bin.roles")
+
+
+@dataclass(frozen=True)
+class Role:
+    """What this process does. Its listeners are open already, so that a taken port stops the start before anything began."""
+
+    name: str
+    admin: socket.socket
+    door: socket.socket | None = None
+    works: bool = False
+
+
+def serve_until_stopped(settings: Settings, dsn: str, role: Role, *, when_up: Callable[[], None] | None = None) -> int:
+    """The exit code: 0 after a drain, 1 after a hard stop or a failure."""
+    failed = False
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        stopping = Stopping()
+        try:
+            runner.run(_serve(settings, dsn, role, stopping, when_up))
+        except* (psycopg.OperationalError, OSError, SandboxNotConfigured) as troubles:
+            failed = True
+            for trouble in leaves(troubles):
+                complain(f"{role.name} ends: {(str(trouble).strip() or type(trouble).__name__).splitlines()[0]}")
+    return FAILED if failed or stopping.hard.is_set() else 0
+
+
+def leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            yield from leaves(cast(BaseExceptionGroup[Exception], one))
+        else:
+            yield one
+
+
+async def _serve(settings: Settings, dsn: str, role: Role, stopping: Stopping, when_up: Callable[[], None] | None) -> None:
+    last = Stopping()
+    stopping.take_signals()
+    async with Engine.connect(dsn) as engine, asyncio.TaskGroup() as outer:
+        registry = new_registry(engine)
+        # The side door closes last: a draining process can still be asked how it is.
+        outer.create_task(serve(create_admin_app(role.name, engine, registry, stopping), role.admin, last))
+        async with asyncio.TaskGroup() as inner:
+            if role.door is not None:
+                app = CountedRequests(create_app(engine, api_config(settings, dsn)), registry)
+                inner.create_task(serve(app, role.door, stopping))
+            if role.works:
+                inner.create_task(_work(settings, engine, registry, stopping))
+            if when_up is not None:
+                inner.create_task(_announce(role, stopping, when_up))
+        last.drain()
+
+
+async def _work(settings: Settings, engine: Engine, registry: CollectorRegistry, stopping: Stopping) -> None:
+    configure(ports(settings, engine))
+    worker = engine.worker(workflows(), queues=slots(settings), version=settings.app_version)
+    registry.register(WorkerMetrics(worker))
+
+    async def obey() -> None:
+        await stopping.draining.wait()
+        worker.drain()
+        await stopping.hard.wait()
+        worker.stop()
+
+    obeying = asyncio.create_task(obey())
+    try:
+        await worker.run()
+    finally:
+        obeying.cancel()
+        stopping.drain()
+
+
+async def _announce(role: Role, stopping: Stopping, when_up: Callable[[], None]) -> None:
+    """Calls back once the front door answers its first question."""
+    assert role.door is not None
+    host, port = role.door.getsockname()[:2]
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        status = await reader.readline()
+    finally:
+        writer.close()
+    if b" 200 " in status:
+        when_up()
+    elif not stopping.draining.is_set():
+        log.error("the front door is not well", answer=status.decode(errors="replace").strip())
+
+
+def api_config(settings: Settings, dsn: str) -> Config:
+    return Config(
+        database_url=dsn,
+        app_version=settings.app_version,
+        runtime_mode=settings.workflow_runtime_mode,
+        oc_mode=settings.oc_mode,
+        oc_strict_mode=settings.oc_strict_mode,
+        sbx_mode=settings.sbx_mode,
+        sbx_provider=settings.sbx_provider,
+        claim_scope=settings.claim_scope,
+        trace_base_url=settings.trace_base_url,
+        queue_rules=queue_rules(settings),
+        crashdemo_sleep_ms=settings.wf_sleep_ms,
+    )
+
+
+def queue_rules(settings: Settings) -> QueueRules:
+    configured = {"intentQ": settings.intent_queue, "sbxQ": settings.sbx_queue}
+    without_priority = {name for name, queue in configured.items() if not queue.priority_enabled}
+    return QueueRules(
+        partitioned=frozenset(name for name, queue in configured.items() if queue.partition),
+        prioritised=frozenset(QUEUES) - without_priority,
+    )
+
+
+def slots(settings: Settings) -> dict[str, int]:
+    """How many runs of each queue one worker holds."""
+    return {
+        **SLOTS,
+        "intentQ": settings.intent_queue.worker_concurrency,
+        "sbxQ": settings.sbx_queue.worker_concurrency,
+    }
+
+
+def ports(settings: Settings, engine: Engine) -> Ports:
+    workspace = settings.state_dir.absolute() / "workspace"
+    workspace.mkdir(parents=True, exist_ok=True)
+    return Ports(
+        pool=engine.pool,
+        opencode=open_code(settings),
+        sandbox=make_sandbox(settings.sbx_mode, settings.sbx_provider, alt_provider_enabled=settings.sbx_alt_provider_enabled),
+        workspace=workspace,
+        limits=Limits(
+            plan_approval_timeout_s=settings.hitl_plan_approval_timeout_s,
+            sandbox_timeout_ms=settings.sbx_default_timeout_ms,
+            sandbox_net=settings.sbx_default_net,
+        ),
+    )
+
+
+def open_code(settings: Settings) -> OpenCode:
+    fixtures = settings.state_dir.absolute() / "fixtures" / "oc"
+    if settings.oc_mode == "replay":
+        return ReplayOpenCode(fixtures)
+    if settings.oc_mode == "record":
+        return RecordOpenCode(fixtures)
+    return UnconfiguredOpenCode()

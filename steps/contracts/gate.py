@@ -1,0 +1,127 @@
+"""Questions to people and their answers."""
+
+# ruff: noqa: N815 - the wire's names
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from steps.contracts.base import Hash, JsonObject, Millis, Text, Wire
+
+GATE_KEY_PATTERN = r"^[a-z0-9][a-z0-9:_-]{0,127}$"
+TOPIC_PATTERN = r"^(human|sys):[a-z0-9][a-z0-9:_-]{0,127}$"
+
+GateKey = Annotated[str, Field(pattern=GATE_KEY_PATTERN)]
+Topic = Annotated[str, Field(pattern=TOPIC_PATTERN, max_length=132)]
+DedupeKey = Annotated[str, Field(min_length=1, max_length=256)]
+ReplyOrigin = Literal["manual", "api-shim", "webhook", "webhook-ci", "external", "unknown"]
+LedgerOrigin = Literal["manual", "engine-dbos", "api-shim", "webhook", "webhook-ci", "external", "unknown"]
+ViewOrigin = Literal[
+    "manual",
+    "engine-dbos",
+    "api-shim",
+    "legacy-event",
+    "poller-ci",
+    "legacy-approve",
+    "webhook",
+    "webhook-ci",
+    "external",
+    "unknown",
+]
+GateState = Literal["PENDING", "RECEIVED", "TIMED_OUT", "RESOLVED"]
+
+
+class GateReply(Wire):
+    payload: JsonObject
+    dedupeKey: DedupeKey
+    origin: ReplyOrigin
+
+
+class ExternalEvent(Wire):
+    workflowId: Text
+    gateKey: GateKey
+    topic: Topic
+    payload: JsonObject
+    dedupeKey: DedupeKey
+    origin: LedgerOrigin
+
+
+class RunEvent(Wire):
+    type: str
+    payload: JsonObject
+
+
+class PlanApprovalRequest(Wire):
+    approvedBy: Text
+    notes: str | None = None
+
+
+class GatePrompt(Wire):
+    """What the run asks, as it stands in the gate's prompt event."""
+
+    schemaVersion: Annotated[int, Field(ge=1)]
+    formSchema: JsonObject
+    ttlS: Annotated[int, Field(ge=1, le=86_400)]
+    createdAt: Millis
+    deadlineAt: Millis
+    uiHints: JsonObject | None = None
+    defaults: JsonObject | None = None
+
+
+class GateResult(Wire):
+    """What came of it, as it stands in the gate's result event."""
+
+    schemaVersion: Annotated[int, Field(ge=1)]
+    state: Literal["RECEIVED", "TIMED_OUT"]
+    payload: JsonObject | None = None
+    payloadHash: Hash | None = None
+    at: Millis | None = None
+
+
+class GateDecision(Wire):
+    schemaVersion: Annotated[int, Field(ge=1)]
+    decision: Literal["yes", "no"]
+    payload: JsonObject | None = None
+    at: Millis
+
+
+class GateAudit(Wire):
+    schemaVersion: Annotated[int, Field(ge=1)]
+    event: Literal["RECEIVED", "TIMED_OUT"]
+    actor: str | None = None
+    reason: str | None = None
+    at: Millis
+
+
+class GateView(Wire):
+    workflowID: str
+    gateKey: GateKey
+    topic: Topic
+    state: GateState
+    prompt: GatePrompt
+    result: GateResult | None
+    origin: ViewOrigin | None
+    payloadHash: Hash | None
+    createdAt: Millis
+    deadlineAt: Millis
+
+
+class InteractionRow(Wire):
+    workflowID: str
+    gateKey: GateKey
+    topic: Topic
+    dedupeKey: DedupeKey
+    payloadHash: Hash
+    origin: ViewOrigin
+    createdAt: Millis
+
+
+class InboxRow(Wire):
+    workflowID: str
+    gateKey: GateKey
+    topic: Topic
+    deadline: Millis | None
+    slaStatus: Literal["NORMAL", "WARNING", "CRITICAL"]
+    escalationWorkflowID: str | None
+    mismatchRisk: bool
+    createdAt: Millis

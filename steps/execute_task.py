@@ -1,0 +1,83 @@
+"""One sandbox task as a workflow of its own: on its own queue, tried again when the sandbox was at fault, and with its own
+record.
+"""
+
+from dataclasses import dataclass
+
+from engine import StepFailed, TerminalError, ride, step, step_info, workflow, write_stream
+from steps.contracts.sandbox import RETRYABLE, SBXReq, SBXRes
+from steps.documents import compact
+from steps.ports import ports
+from steps.records import SANDBOX_RUN
+
+STEP = "ExecuteST"
+MAX_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A command to run for a run's execute step. attempts_before: how often earlier tries of the run made it."""
+
+    run_id: str
+    request: SBXReq
+    attempts_before: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDone:
+    result: SBXRes
+    attempt: int
+    provider: str
+
+
+class SandboxTrouble(Exception):
+    """The sandbox, not the command, failed: worth another attempt."""
+
+    def __init__(self, err_code: str) -> None:
+        super().__init__(err_code)
+        self.name = err_code
+
+
+@workflow(name="ExecuteTask")
+async def execute_task(task: Task) -> TaskDone:
+    """The command's result, whatever it is. Fails only when the sandbox could not run it at all."""
+    try:
+        done = await run_in_sandbox(task)
+    except StepFailed as failure:
+        raise TerminalError(
+            f"Step executeTask has exceeded its maximum of {MAX_ATTEMPTS} retries: {failure.name}",
+            name=failure.name,
+        ) from failure
+    for seq, (kind, chunk) in enumerate((("stdout", done.result.stdout), ("stderr", done.result.stderr))):
+        if chunk:
+            await write_stream(kind, {"kind": kind, "chunk": chunk, "seq": seq})
+    return done
+
+
+@step(
+    name="executeTask",
+    max_attempts=MAX_ATTEMPTS,
+    backoff_s=1.0,
+    backoff_factor=2.0,
+    retry_if=lambda error: isinstance(error, SandboxTrouble),
+)
+async def run_in_sandbox(task: Task) -> TaskDone:
+    """One attempt; its row in app.sbx_runs stays whether it went well or not."""
+    sandbox, info = ports().sandbox, step_info()
+    attempt = task.attempts_before + info.attempt
+    result = await sandbox.run(task.request, attempt=info.attempt, key=f"{info.key}:{info.attempt}")
+    row = {
+        "run_id": task.run_id,
+        "step_id": STEP,
+        "task_key": task.request.taskKey,
+        "attempt": attempt,
+        "provider": sandbox.provider,
+        "request": compact(task.request),
+        "response": compact(result),
+        "err_code": result.errCode,
+        "metrics": compact(result.metrics),
+    }
+    ride(SANDBOX_RUN, row, keep=True)
+    if result.errCode in RETRYABLE:
+        raise SandboxTrouble(result.errCode)
+    return TaskDone(result, info.attempt, sandbox.provider)

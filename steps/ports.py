@@ -1,0 +1,68 @@
+"""What a worker hands to the steps: the two outside tools, the workspace, a way to read the database, and the limits that are
+settings.
+
+The value is bound once, before the worker starts, and reaches every step through the context that tasks inherit. Workflow code
+must not read it: two workers may be configured differently, so what a setting decides is decided inside a step and journaled
+with it.
+"""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, LiteralString, TypeVar
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+from psycopg_pool import AsyncConnectionPool
+
+from steps.opencode import OpenCode
+from steps.sandbox import Sandbox
+
+Row = TypeVar("Row")
+Pool = AsyncConnectionPool[AsyncConnection[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Settings that decide inside of steps."""
+
+    plan_approval_timeout_s: int = 3600
+    sandbox_timeout_ms: int = 300_000
+    sandbox_net: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Everything a step may reach besides its arguments. `workspace` is the folder that patches are held to."""
+
+    pool: Pool
+    opencode: OpenCode
+    sandbox: Sandbox
+    workspace: Path
+    limits: Limits = Limits()
+
+    async def read(self, row: type[Row], query: LiteralString, *params: object) -> Row | None:
+        """The first row of a query, as a dataclass of its columns. On its own, so that it costs one round trip, not three."""
+        async with self.pool.connection() as conn:
+            await conn.set_autocommit(True)
+            try:
+                async with conn.cursor(row_factory=class_row(row)) as cursor:
+                    return await (await cursor.execute(query, params)).fetchone()
+            finally:
+                await conn.set_autocommit(False)
+
+
+_PORTS: ContextVar[Ports] = ContextVar("holdfast_ports")
+
+
+def configure(ports: Ports) -> None:
+    """Bind the ports for this context and every task started from it."""
+    _PORTS.set(ports)
+
+
+def ports() -> Ports:
+    """The bound ports; raises RuntimeError where no worker bound any."""
+    try:
+        return _PORTS.get()
+    except LookupError:
+        raise RuntimeError("no ports are configured; call steps.ports.configure(Ports(...)) before the worker starts") from None

@@ -1,0 +1,92 @@
+"""Another try at a run that failed: the same run, under the same id, from the first step that has no result.
+
+There is no second workflow for repairs. The journal is forgotten from behind the last step that went well, and the run replays
+up to there and goes on. It counts as a new attempt, so its gates, rows and tasks have new keys; a plan that was approved stays
+approved.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import LiteralString
+
+from psycopg.rows import class_row
+
+from engine import Connection, Engine, StepRecord
+from steps.errors import Conflict, NotFound
+from steps.records import PHASES
+
+STEPS = tuple(PHASES)
+RETRYABLE_STATUS = ("failed", "retries_exceeded")
+
+# The engine's row is locked before the product's, as everywhere.
+LOCK_WORKFLOW: LiteralString = """
+    select s.workflow_uuid
+      from dbos.workflow_status s
+      join app.runs r on r.workflow_id = s.workflow_uuid
+     where r.workflow_id = %(id)s or r.id = %(id)s
+     order by r.workflow_id = %(id)s desc
+     limit 1
+       for no key update of s
+"""
+RUN: LiteralString = """
+    select r.id as run_id, r.workflow_id, r.status,
+           array(select distinct t.step_id from app.run_steps t where t.run_id = r.id) as done
+      from app.runs r
+     where r.workflow_id = %s
+"""
+REOPEN: LiteralString = """
+    update app.runs
+       set status = 'repairing', retry_count = retry_count + 1, next_action = 'NONE', error = null, updated_at = now()
+     where id = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What a retry does: the run it reopened and the first step it makes again."""
+
+    run_id: str
+    from_step: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    run_id: str
+    workflow_id: str
+    status: str
+    done: list[str]
+
+
+async def retry_run(engine: Engine, id: str) -> Retry:
+    """Try a failed run again; `id` is its run or workflow id. Raises NotFound, or Conflict for a run that has not failed."""
+    async with engine.transaction() as conn:
+        run = await _locked(conn, id)
+        if run.status not in RETRYABLE_STATUS:
+            raise Conflict(f"cannot retry run in status {run.status}", run_status=run.status)
+        from_step = first_missing(run.done)
+        records = await engine.steps(run.workflow_id, conn=conn)
+        await engine.rewind(run.workflow_id, first_record_of(from_step, records), conn=conn)
+        await conn.execute(REOPEN, (run.run_id,))
+    return Retry(run.run_id, from_step)
+
+
+async def _locked(conn: Connection, id: str) -> _Failed:
+    locked = await (await conn.execute(LOCK_WORKFLOW, {"id": id})).fetchone()
+    if locked is None:
+        raise NotFound("run not found")
+    async with conn.cursor(row_factory=class_row(_Failed)) as cursor:
+        run = await (await cursor.execute(RUN, (locked[0],))).fetchone()
+    assert run is not None
+    return run
+
+
+def first_missing(done: Iterable[str]) -> str:
+    """The first step without a row; the last step when all have one, since then it was its result that failed."""
+    have = frozenset(done)
+    return next((step for step in STEPS if step not in have), STEPS[-1])
+
+
+def first_record_of(step: str, records: Iterable[StepRecord]) -> int:
+    """The journal's number behind the last record of the step before, where the work for this step begins."""
+    before = STEPS[: STEPS.index(step)]
+    return 1 + max((r.function_id for r in records if r.name in before and r.error is None), default=0)

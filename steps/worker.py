@@ -1,0 +1,26 @@
+"""What a worker process of the product runs: these workflows, from these queues, through the ports it was given.
+
+configure(Ports(pool=engine.pool, opencode=ReplayOpenCode(), sandbox=MockSandbox(), workspace=Path("workspace")))
+await engine.run_worker(workflows(), queues=QUEUES)
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine import Workflow
+from steps.apply import rollback_run
+from steps.crashdemo import crash_demo
+from steps.execute_task import execute_task
+from steps.gates import escalate_timeout
+from steps.ports import Limits, Ports, configure
+from steps.run import run_intent
+
+#: How many workflows one worker holds at the same time, by queue.
+QUEUES: Mapping[str, int] = {"intentQ": 50, "sbxQ": 100, "controlQ": 20, "compileQ": 10}
+
+
+def workflows() -> list[Workflow[Any, Any]]:
+    return [run_intent, execute_task, escalate_timeout, rollback_run, crash_demo]
+
+
+__all__ = ["QUEUES", "Limits", "Ports", "configure", "workflows"]

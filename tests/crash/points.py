@@ -1,0 +1,144 @@
+"""Crash points: moments of a worker process, named by what is being written, at which the process signals itself.
+
+Installed into a worker by wrapping the engine's own functions from outside. A point is `<moment> <write>`. The moment is `before` (all
+statements sent, their COMMIT not), or `after` (committed, the answer not yet used). The write names the workflow (`.` for the run under
+test, else the rest of its child's id), the kind of entry and its call path, and how often this process has written it: `. Step 3 #1`.
+"""
+
+import contextvars
+import functools
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from engine import claims, transactions, wakeups
+from engine.entries import Entry
+from engine.journal import Journal
+
+_path: contextvars.ContextVar[str] = contextvars.ContextVar("path_of_transaction", default="")
+
+
+class Points:
+    """Watches the writes of this process; at `point` it sends itself `number`. `trace` collects the names of all points passed."""
+
+    def __init__(self, root: str, point: str | None, number: signal.Signals, trace: Path | None) -> None:
+        self.root = root
+        self.point = point
+        self.number = number
+        self.trace = trace
+        self.seen: Counter[str] = Counter()
+
+    def write(self, names: Sequence[str]) -> list[str]:
+        for name in names:
+            self.seen[name] += 1
+        return [f"{name} #{self.seen[name]}" for name in names]
+
+    def passing(self, moment: str, writes: Sequence[str]) -> None:
+        for write in writes:
+            name = f"{moment} {write}"
+            if self.trace is not None:
+                with self.trace.open("a") as file:
+                    file.write(f"{name}\n")
+            if name == self.point:
+                os.kill(os.getpid(), self.number)
+
+    def of(self, workflow_id: str) -> str:
+        return workflow_id.removeprefix(self.root) or "."
+
+    def named(self, entry: Entry) -> str:
+        path = getattr(entry, "path", "")
+        return f"{self.of(entry.owner.id)} {type(entry).__name__} {path}".rstrip()
+
+    def install(self) -> None:
+        self._watch_journal()
+        self._watch_transactions()
+        self._watch_claims()
+        for name in ("wake", "timers"):
+            self._watch_housekeeping(name)
+
+    def _watch_journal(self) -> None:
+        commit = Journal._commit  # pyright: ignore[reportPrivateUsage]
+
+        async def watched(journal: Journal, conn: Any, batch: list[Entry]) -> None:
+            await commit(journal, Tapped(conn, self, self.write([self.named(entry) for entry in batch])), batch)  # type: ignore[arg-type]
+
+        Journal._commit = watched  # pyright: ignore[reportPrivateUsage]
+
+    def _watch_transactions(self) -> None:
+        attempt = transactions._attempt  # pyright: ignore[reportPrivateUsage]
+        commit = psycopg.AsyncConnection.commit
+
+        async def named(call: Any, branch: Any, path: str, *rest: Any) -> Any:
+            token = _path.set(f"{self.of(branch.run.id)} Transaction {path}")
+            try:
+                return await attempt(call, branch, path, *rest)
+            finally:
+                _path.reset(token)
+
+        async def watched(conn: psycopg.AsyncConnection[Any]) -> None:
+            name = _path.get()
+            if not name or conn.info.transaction_status != TransactionStatus.INTRANS:
+                return await commit(conn)
+            writes = self.write([name])
+            self.passing("before", writes)
+            await commit(conn)
+            self.passing("after", writes)
+
+        transactions._attempt = named  # pyright: ignore[reportPrivateUsage]
+        psycopg.AsyncConnection.commit = watched
+
+    def _watch_claims(self) -> None:
+        claim = claims.claim
+
+        @functools.wraps(claim)
+        async def watched(*args: Any) -> Any:
+            claimed = await claim(*args)
+            self.passing("after", self.write([f"{self.of(one.id)} Claim" for one in claimed]))
+            return claimed
+
+        claims.claim = watched
+
+    def _watch_housekeeping(self, name: str) -> None:
+        original: Callable[..., Any] = getattr(wakeups, name)
+
+        @functools.wraps(original)
+        async def watched(*args: Any) -> int:
+            done = await original(*args)
+            if done:
+                self.passing("after", self.write([f". {name}"]))
+            return done
+
+        setattr(wakeups, name, watched)
+
+
+class Tapped:
+    """The journal's connection, whose pipeline passes the points when it ends: its end is what commits."""
+
+    def __init__(self, conn: Any, points: Points, writes: list[str]) -> None:
+        self._conn = conn
+        self._points = points
+        self._writes = writes
+        self._pipeline: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._conn, name)
+
+    def pipeline(self) -> "Tapped":
+        self._pipeline = self._conn.pipeline()
+        return self
+
+    async def __aenter__(self) -> Any:
+        return await self._pipeline.__aenter__()
+
+    async def __aexit__(self, *error: Any) -> None:
+        if error[0] is None:
+            self._points.passing("before", self._writes)
+        await self._pipeline.__aexit__(*error)
+        if error[0] is None:
+            self._points.passing("after", self._writes)
