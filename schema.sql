@@ -339,19 +339,6 @@ $$;
 create trigger notifications_wake after insert on dbos.notifications
     referencing new table as arrived for each statement execute function engine.wake_mailboxes();
 
--- A cancel can come from any client; the parent that waits for the child hears of it here.
-create function engine.wake_parent() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp
-    as $$
-begin
-    insert into engine.wake (workflow_uuid, token) values (new.parent_workflow_id, 'c:' || new.workflow_uuid);
-    return null;
-end
-$$;
-create trigger workflow_status_cancelled after update of status on dbos.workflow_status
-    for each row when (new.status = 'CANCELLED' and old.status is distinct from new.status and new.parent_workflow_id is not null)
-    execute function engine.wake_parent();
-
 -- Parked runs that wait for something besides a message, an own child or a clock: an event or the end of any workflow.
 create table engine.wait (
     token          text not null,
@@ -359,6 +346,23 @@ create table engine.wait (
     primary key (token, workflow_uuid)
 );
 create index wait_by_workflow on engine.wait (workflow_uuid);
+
+-- A cancel can come from any client. Whoever waits for the workflow hears of it here, and it waits for nothing itself any more.
+create function engine.hear_of_cancel() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    insert into engine.wake (workflow_uuid, token)
+    select new.parent_workflow_id, 'c:' || new.workflow_uuid where new.parent_workflow_id is not null
+    union
+    select w.workflow_uuid, w.token from engine.wait w where w.token = 'c:' || new.workflow_uuid;
+    delete from engine.wait w where w.workflow_uuid = new.workflow_uuid;
+    return null;
+end
+$$;
+create trigger workflow_status_cancelled after update of status on dbos.workflow_status
+    for each row when (new.status = 'CANCELLED' and old.status is distinct from new.status)
+    execute function engine.hear_of_cancel();
 
 -- part: app
 
@@ -631,6 +635,7 @@ create table app.patch_history (
     applied_at         timestamptz,
     rolled_back_at     timestamptz,
     created_at         timestamptz not null default now(),
+    preimage_existed   boolean not null default true,  -- false: the file was not there, so taking the patch back removes it
     primary key (run_id, step_id, patch_index)
 );
 
@@ -792,3 +797,21 @@ insert into app.recipe_fixtures (recipe_id, v, fixture_id, json) values
   ('rcp_sandbox_default_v1', '1', 'fx1', '{"formData":{},"id":"fx1"}'),
   ('rcp_control_default_v1', '1', 'fx1', '{"formData":{},"id":"fx1"}')
 on conflict do nothing;
+
+-- A run that was cancelled or ran out of attempts cannot take its own patches back; this starts the workflow that does.
+create function app.roll_back_ended() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    if exists (select from app.runs r join app.patch_history p on p.run_id = r.id
+                where r.workflow_id = new.workflow_uuid and p.rolled_back_at is null) then
+        perform dbos.enqueue_workflow('RollbackRun', 'controlQ', array[to_json(new.workflow_uuid)]);
+    end if;
+    return null;
+end
+$$;
+create trigger workflow_status_roll_back_ended after update of status on dbos.workflow_status
+    for each row
+    when (new.class_name = 'IntentWorkflow' and old.status is distinct from new.status
+          and new.status in ('CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED'))
+    execute function app.roll_back_ended();

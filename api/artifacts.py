@@ -1,6 +1,6 @@
 """What a run left behind: artifacts by their address, and the history of its patches."""
 
-from typing import Any, LiteralString
+from typing import Any, LiteralString, cast
 
 import orjson
 from psycopg import AsyncConnection
@@ -46,14 +46,14 @@ async def find_artifact(conn: AsyncConnection[Any], uri: str) -> JsonObject | No
 def content_of(artifact: JsonObject) -> Response:
     """The content, out of its envelope {"json": …} or {"text": …}; what is not stored inline is described."""
     inline: Json = artifact.pop("inline")
-    holds_json = isinstance(inline, dict) and "json" in inline
-    mime = mime_of(artifact["kind"], holds_json=holds_json)
+    envelope = cast(JsonObject, inline) if isinstance(inline, dict) else {}
+    mime = mime_of(artifact["kind"], holds_json="json" in envelope)
     if inline is None:
         return json_response(artifact | {"mime": mime})
-    if holds_json:
-        return Response(orjson.dumps(inline["json"]), media_type=mime)
-    if isinstance(inline, dict) and isinstance(inline.get("text"), str):
-        return Response(inline["text"], media_type=mime)
+    if "json" in envelope:
+        return Response(orjson.dumps(envelope["json"]), media_type=mime)
+    if isinstance(envelope.get("text"), str):
+        return Response(envelope["text"], media_type=mime)
     return json_response(inline)
 
 

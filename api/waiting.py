@@ -114,8 +114,8 @@ class EventWaits:
                     self._database_url, autocommit=True, prepare_threshold=None, connect_timeout=10
                 ) as connection:
                     await self._serve(connection)
-            except (psycopg.Error, TimeoutError) as error:
-                log.warning("waiting for events without a listener; trying again", error=str(error).strip())
+            except Exception as error:  # whatever it is, the next try may do better
+                log.warning("waiting for events without a listener; trying again", error=repr(error))
                 await asyncio.sleep(self._retry_s)
 
     async def _serve(self, connection: psycopg.AsyncConnection) -> None:

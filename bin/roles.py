@@ -2,14 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 import psycopg
 import structlog
 import uvloop
-from prometheus_client import CollectorRegistry
 
 from api.app import create_app
 from api.config import Config
@@ -18,7 +17,7 @@ from bin.metrics import CountedRequests, WorkerMetrics, new_registry
 from bin.serving import Stopping, serve
 from bin.settings import Settings
 from bin.wiring import FAILED, complain
-from engine import Engine
+from engine import Engine, Worker
 from steps.opencode import OpenCode, RecordOpenCode, ReplayOpenCode, UnconfiguredOpenCode
 from steps.policy import QUEUES, QueueRules
 from steps.ports import Limits, Ports, configure
@@ -41,49 +40,44 @@ class Role:
 
 def serve_until_stopped(settings: Settings, dsn: str, role: Role, *, when_up: Callable[[], None] | None = None) -> int:
     """The exit code: 0 after a drain, 1 after a hard stop or a failure."""
+    stopping = Stopping()
     failed = False
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        stopping = Stopping()
         try:
             runner.run(_serve(settings, dsn, role, stopping, when_up))
         except* (psycopg.OperationalError, OSError, SandboxNotConfigured) as troubles:
             failed = True
-            for trouble in leaves(troubles):
+            for trouble in troubles.exceptions:
                 complain(f"{role.name} ends: {(str(trouble).strip() or type(trouble).__name__).splitlines()[0]}")
     return FAILED if failed or stopping.hard.is_set() else 0
 
 
-def leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
-    for one in group.exceptions:
-        if isinstance(one, BaseExceptionGroup):
-            yield from leaves(cast(BaseExceptionGroup[Exception], one))
-        else:
-            yield one
-
-
 async def _serve(settings: Settings, dsn: str, role: Role, stopping: Stopping, when_up: Callable[[], None] | None) -> None:
-    last = Stopping()
     stopping.take_signals()
-    async with Engine.connect(dsn) as engine, asyncio.TaskGroup() as outer:
+    async with Engine.connect(dsn) as engine:
         registry = new_registry(engine)
+        parts: list[Coroutine[Any, Any, None]] = []
+        if role.works:
+            configure(ports(settings, engine))
+            worker = engine.worker(workflows(), queues=slots(settings), version=settings.app_version)
+            registry.register(WorkerMetrics(worker))
+            parts.append(_work(worker, stopping))
+        if role.door is not None:
+            app = CountedRequests(create_app(engine, api_config(settings, dsn), draining=stopping.draining), registry)
+            parts.append(serve(app, role.door, stopping))
+        if when_up is not None:
+            parts.append(_announce(role, stopping, when_up))
         # The side door closes last: a draining process can still be asked how it is.
-        outer.create_task(serve(create_admin_app(role.name, engine, registry, stopping), role.admin, last))
-        async with asyncio.TaskGroup() as inner:
-            if role.door is not None:
-                app = CountedRequests(create_app(engine, api_config(settings, dsn)), registry)
-                inner.create_task(serve(app, role.door, stopping))
-            if role.works:
-                inner.create_task(_work(settings, engine, registry, stopping))
-            if when_up is not None:
-                inner.create_task(_announce(role, stopping, when_up))
+        last = Stopping()
+        side_door = asyncio.create_task(serve(create_admin_app(role.name, engine, registry, stopping), role.admin, last))
+        ends = await asyncio.gather(*parts, return_exceptions=True)
         last.drain()
+        await side_door
+    if failures := [end for end in ends if isinstance(end, Exception)]:
+        raise ExceptionGroup(f"{role.name} failed", failures)
 
 
-async def _work(settings: Settings, engine: Engine, registry: CollectorRegistry, stopping: Stopping) -> None:
-    configure(ports(settings, engine))
-    worker = engine.worker(workflows(), queues=slots(settings), version=settings.app_version)
-    registry.register(WorkerMetrics(worker))
-
+async def _work(worker: Worker, stopping: Stopping) -> None:
     async def obey() -> None:
         await stopping.draining.wait()
         worker.drain()
@@ -95,7 +89,7 @@ async def _work(settings: Settings, engine: Engine, registry: CollectorRegistry,
         await worker.run()
     finally:
         obeying.cancel()
-        stopping.drain()
+        stopping.drain()  # without its worker the process has no business here
 
 
 async def _announce(role: Role, stopping: Stopping, when_up: Callable[[], None]) -> None:

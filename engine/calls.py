@@ -13,7 +13,7 @@ from typing import Any, TypeVar, TypeVarTuple, overload
 from engine import codec
 from engine.children import ChildHandle, start_child
 from engine.entries import Chunk, Event, Mail
-from engine.errors import MisplacedCall
+from engine.errors import MisplacedCall, NoSuchWorkflow
 from engine.functions import Workflow
 from engine.names import checked_name
 from engine.records import NO_TOPIC
@@ -123,12 +123,19 @@ async def send(workflow_id: str, message: Any, topic: str | None = None, *, key:
     """
     branch = calling_branch("send")
     path = branch.next_path()
-    if branch.replayed(path, "DBOS.send") is not None:
+    found = branch.replayed(path, "DBOS.send")
+    if found is not None:
+        if found.error is not None:
+            raise NoSuchWorkflow(workflow_id)
         return
     topic = NO_TOPIC if topic is None else checked_name(topic, "topic")
     identity = f"{key or f'{branch.run.id}:{path}'}::{workflow_id}"
     mail = Mail(checked_name(workflow_id, "workflow id"), topic, codec.encode(message), checked_name(identity, "key"))
-    await branch.record(path, "DBOS.send", "null", effect=mail)
+    try:
+        await branch.record(path, "DBOS.send", "null", effect=mail)
+    except NoSuchWorkflow as error:
+        await branch.record(path, "DBOS.send", None, codec.encode_error(error))
+        raise
 
 
 async def set_event(key: str, value: Any) -> None:

@@ -119,5 +119,5 @@ async def start_child(
         "delay_ms": None if delay_s is None else round(delay_s * 1000),
         "parent": own.id,
     }
-    await branch.record(path, workflow.name, None, child_id=child_id, effect=Child(columns))
+    await branch.record(path, workflow.name, None, child_id=child_id, effect=Child(codec.encode(columns)))
     return ChildHandle(child_id, workflow.result_decoder)

@@ -21,7 +21,7 @@ import orjson
 from engine.errors import UnreadablePayload
 
 PORTABLE = "portable_json"
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN = (str, int, bool, type(None))  # come back from JSON as they went in
 
 Decoder = Callable[[Any], Any]
 
@@ -29,6 +29,8 @@ Decoder = Callable[[Any], Any]
 def _default(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json", by_alias=True)
+    if dataclasses.is_dataclass(value):  # orjson's own way leaves private fields out and writes those that __init__ does not take
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
     if isinstance(value, Decimal):
         return str(value)
     if isinstance(value, (set, frozenset)):
@@ -38,7 +40,7 @@ def _default(value: Any) -> Any:
 
 def encode(value: Any) -> str:
     """The value as compact JSON text. Raises TypeError for what JSON cannot hold."""
-    return orjson.dumps(value, default=_default, option=orjson.OPT_UTC_Z).decode()
+    return orjson.dumps(value, default=_default, option=orjson.OPT_UTC_Z | orjson.OPT_PASSTHROUGH_DATACLASS).decode()
 
 
 def decode(text: str | None, serialization: str | None = PORTABLE) -> Any:
@@ -56,14 +58,25 @@ def decode(text: str | None, serialization: str | None = PORTABLE) -> Any:
 
 
 def encode_error(error: BaseException) -> str:
-    """An error as the portable record {name, message, data?}; no stack, so that it reads the same on every replay."""
-    record: dict[str, Any] = {"name": getattr(error, "name", None) or type(error).__name__}
-    record["message"] = getattr(error, "message", None) or str(error)
-    if getattr(error, "data", None) is not None:
-        record["data"] = getattr(error, "data")  # noqa: B009 - narrowed by the line above
-    if not isinstance(record["name"], str):
-        record["name"] = type(error).__name__
+    """An error as the portable record {name, message, data?}; no stack, so that it reads the same on every replay. Never raises."""
+    name, message, data = (getattr(error, key, None) for key in ("name", "message", "data"))
+    if isinstance(error, (AttributeError, NameError, ImportError)):
+        name = None  # theirs is what was looked for
+    record: dict[str, Any] = {
+        "name": _clean(name) if isinstance(name, str) and name else type(error).__name__,
+        "message": _clean(message if isinstance(message, str) and message else str(error)),
+    }
+    if data is not None:
+        try:
+            return encode(record | {"data": data})
+        except TypeError:
+            pass  # JSON cannot hold it; the sentence says enough
     return encode(record)
+
+
+def _clean(text: str) -> str:
+    """The text without lone surrogates, which no encoding can hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def decode_error(text: str, serialization: str | None = PORTABLE) -> tuple[str, str, Any]:
@@ -83,17 +96,19 @@ def _same(value: Any) -> Any:
 
 
 def _into_dataclass(cls: type[Any]) -> Decoder:
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: decoder_for(hints[f.name]) for f in dataclasses.fields(cls) if f.init}
+    @functools.cache
+    def fields() -> dict[str, Decoder]:  # looked up late: a dataclass may hold itself
+        hints = typing.get_type_hints(cls)
+        return {f.name: decoder_for(hints[f.name]) for f in dataclasses.fields(cls) if f.init}
 
     def into(value: Any) -> Any:
         if not isinstance(value, dict):
             raise UnreadablePayload(f"expected an object for {cls.__name__}, found {type(value).__name__}")
         given = cast(dict[str, Any], value)
-        unknown = given.keys() - fields.keys()
+        unknown = given.keys() - fields().keys()
         if unknown:
             raise UnreadablePayload(f"{cls.__name__} has no field {sorted(unknown)[0]!r}")
-        return cls(**{name: fields[name](item) for name, item in given.items()})
+        return cls(**{name: fields()[name](item) for name, item in given.items()})
 
     return into
 
@@ -164,6 +179,6 @@ def shaped(decoder: Decoder, value: Any, what: str) -> Any:
 def settled(value: Any, decoder: Decoder, what: str) -> tuple[str, Any]:
     """(text to record, value to go on with): the value as a replay of the record would give it, so that both runs see the same."""
     text = encode(value)
-    if type(value) in _PLAIN:
+    if decoder is _same and type(value) in _PLAIN:
         return text, value
     return text, shaped(decoder, orjson.loads(text), what)

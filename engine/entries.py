@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, LiteralString
 
-import orjson
 import psycopg
 
 from engine.records import Rider
@@ -23,7 +22,7 @@ NULL = "\x1e"  # a value that is SQL NULL
 ITEM = "\x1d"  # between the items of a list inside one value
 
 Connection = psycopg.AsyncConnection[Any]
-RiderRow = tuple[Rider, dict[str, Any]]
+RiderRow = tuple[Rider, str]  # the row as JSON text
 
 
 class Owner:
@@ -75,12 +74,12 @@ class Mail:
 
 
 class Child:
-    """An effect of a step: enqueue a workflow, unless its id exists. `columns` are the values of INSERT_CHILDREN in its order."""
+    """An effect of a step: enqueue a workflow, unless its id exists. `row` is the record that INSERT_CHILDREN takes, as JSON text."""
 
-    __slots__ = ("columns",)
+    __slots__ = ("row",)
 
-    def __init__(self, columns: dict[str, Any]) -> None:
-        self.columns = columns
+    def __init__(self, row: str) -> None:
+        self.row = row
 
 
 class Chunk:
@@ -181,6 +180,10 @@ class Finish(Entry):
 
 def texts(values: Sequence[str | None]) -> str:
     return FIELD.join([NULL if v is None else v for v in values])
+
+
+def json_array(items: Sequence[str]) -> str:
+    return "[" + ",".join(items) + "]"
 
 
 def numbers(values: Sequence[int | None]) -> str:
@@ -330,7 +333,7 @@ on conflict (workflow_uuid) do nothing
 
 
 async def insert_children(conn: Connection, children: Sequence[Child]) -> None:
-    await conn.execute(INSERT_CHILDREN, (orjson.dumps([c.columns for c in children]).decode(),))
+    await conn.execute(INSERT_CHILDREN, (json_array([c.row for c in children]),))
 
 
 # Only the run's owner appends to its streams, so max + 1 cannot be taken twice.

@@ -17,7 +17,7 @@ from engine import codec
 from engine.children import start_child
 from engine.errors import StepFailed, StepTimeout, TerminalError
 from engine.names import checked_name
-from engine.run import Branch, Recorded, StepScope, calling_branch, check_task, current_scope, enter, leave
+from engine.run import Branch, Recorded, StepScope, calling_branch, check_task, current_scope, enter, is_ours, leave
 from engine.transactions import run_transaction
 
 P = ParamSpec("P")
@@ -127,13 +127,12 @@ class Step(Generic[P, R]):
         try:
             result: Any = await (self.function(*args, **kwargs) if self._plain else self._attempts(step, args, kwargs))
             output, result = codec.settled(result, self.signature.result, self.signature.what)
-        except Exception as error:
+        except BaseException as error:
             leave(token)
+            if is_ours(error, scope.run):
+                raise
             await self._record_failure(scope, path, error, started_ms, step)
             raise StepFailed(*codec.decode_error(codec.encode_error(error))) from error
-        except BaseException:
-            leave(token)
-            raise
         leave(token)
         await scope.record(path, self.name, output, started_ms=started_ms, riders=step.ridden())
         return typing.cast(R, result)
@@ -144,12 +143,13 @@ class Step(Generic[P, R]):
         value = codec.decode(found.output, found.serialization)
         return codec.shaped(self.signature.result, value, f"the recorded result of {self.name}")
 
-    async def _record_failure(self, branch: Branch, path: str, error: Exception, started_ms: int, step: StepScope) -> None:
+    async def _record_failure(self, branch: Branch, path: str, error: BaseException, started_ms: int, step: StepScope) -> None:
         text = codec.encode_error(error)
         await branch.record(path, self.name, None, text, started_ms=started_ms, riders=step.kept)
 
     async def _attempts(self, step: StepScope, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         function: Callable[..., Coroutine[Any, Any, Any]] = self.function
+        pause_s = min(self.backoff_s, self.max_backoff_s)
         while True:
             try:
                 if self.timeout_s is None:
@@ -159,8 +159,8 @@ class Step(Generic[P, R]):
                 step.riders = None
                 if step.attempt >= self.max_attempts or not self._worth_retrying(error):
                     raise
-                pause_s = self.backoff_s * self.backoff_factor ** (step.attempt - 1)
-                await asyncio.sleep(min(pause_s, self.max_backoff_s))
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * self.backoff_factor, self.max_backoff_s)
                 step.attempt += 1
 
     async def _timed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -22,7 +22,6 @@ from typing import Any, LiteralString
 import psycopg
 import structlog
 
-from engine import codec
 from engine import entries as e
 from engine.entries import FIELD, Connection, Entry, Owner
 from engine.errors import NoSuchWorkflow, RecordRefused, RunLost
@@ -207,7 +206,7 @@ class Journal:
         parks = [x for x in batch if type(x) is e.Park]
         ends = [x for x in batch if type(x) is e.Finish]
         timed = received = parked = None
-        async with conn.pipeline():  # on an autocommit connection: one implicit transaction, one round trip
+        async with one_transaction(conn):
             await e.fence(conn, owners)
             if steps:
                 await e.insert_steps(conn, steps)
@@ -291,6 +290,23 @@ class Journal:
         return again
 
 
+@contextlib.asynccontextmanager
+async def one_transaction(conn: Connection) -> AsyncGenerator[None]:
+    """A pipeline, which on an autocommit connection is one implicit transaction and one round trip.
+
+    Leaving a pipeline commits what was sent so far. When the block fails on this side, or is cancelled, the connection is closed
+    instead: the half that was sent is undone.
+    """
+    async with conn.pipeline():
+        try:
+            yield
+        except psycopg.Error:
+            raise
+        except BaseException:
+            await conn.close()
+            raise
+
+
 def number(batch: Sequence[Entry]) -> tuple[list[Owner], dict[str, int]]:
     """Give every record its function_id: the next ones of its run, receives last, since they may find nothing."""
     owners: dict[str, Owner] = {}
@@ -329,13 +345,13 @@ async def write_effects(conn: Connection, steps: Sequence[e.Step]) -> None:
 
 async def write_riders(conn: Connection, batch: Sequence[Entry]) -> None:
     """One execution a rider statement, with the rows of the whole batch."""
-    rows: dict[e.Rider, list[dict[str, Any]]] = {}
+    rows: dict[e.Rider, list[str]] = {}
     for entry in batch:
         if entry.riders:
             for rider, row in entry.riders:
                 rows.setdefault(rider, []).append(row)
     for rider, each in rows.items():
-        await conn.execute(rider.sql, (codec.encode(each),))
+        await conn.execute(rider.sql, (e.json_array(each),))
 
 
 def halves(batch: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from psycopg_pool import AsyncConnectionPool
 
-from engine import entries
+from engine import codec, entries
 from engine.entries import Effect, Owner, RiderRow
 from engine.errors import MisplacedCall, ReplayMismatch, RunLost, Suspended
 from engine.journal import Journal
@@ -145,10 +145,11 @@ class Branch:
         if found is None:
             return None
         if found.name != name:
-            raise ReplayMismatch(
+            self.run.mismatch = ReplayMismatch(
                 f"the journal of {self.run.id} holds {found.name!r} at call {path}, but the code now calls {name!r} there; "
                 "guard the change with patched(), or run this workflow with the code it was started with"
             )
+            raise self.run.mismatch
         self.riders = None  # they were committed with that record
         return found
 
@@ -213,6 +214,7 @@ class Run(Owner):
         "history",
         "journal",
         "loop",
+        "mismatch",
         "services",
         "tasks",
     )
@@ -228,6 +230,7 @@ class Run(Owner):
         self.blocked: list[Blocked] = []
         self.tasks: set[asyncio.Task[Any]] = set()  # asyncio keeps weak references only
         self.gone: BaseException | None = None
+        self.mismatch: ReplayMismatch | None = None  # once found, no call is answered any more, whatever the code catches
 
     def load(self, rows: Sequence[tuple[str | None, Recorded]]) -> None:
         """Take in the recorded history."""
@@ -323,6 +326,19 @@ def check_task(branch: Branch, call: str) -> None:
         )
     if branch.run.gone is not None:
         raise branch.run.gone
+    if branch.run.mismatch is not None:
+        raise branch.run.mismatch
+
+
+def is_ours(error: BaseException, run: Run) -> bool:
+    """Whether this error is the run's way out of this worker, not a failure of its code.
+
+    A cancellation that nobody of us asked for (the code awaited a task that was cancelled) is a failure like any other.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task(run.loop)
+        return run.gone is not None or (task is not None and task.cancelling() > 0)
+    return isinstance(error, (Suspended, RunLost, KeyboardInterrupt))
 
 
 def ride(rider: Rider, row: dict[str, Any], *, keep: bool = False) -> None:
@@ -331,18 +347,19 @@ def ride(rider: Rider, row: dict[str, Any], *, keep: bool = False) -> None:
     In a step: with that step's record. In workflow code: with the next record of that branch, or the workflow's end; on replay, rows
     whose record exists are not written again. Rows just before a wait without timeout are written once more each time the workflow
     wakes, so their statement should not mind. keep: in a step with retries, write the row even if this attempt fails.
-    Raises MisplacedCall outside of a workflow.
+    Raises MisplacedCall outside of a workflow, TypeError for a row that JSON cannot hold.
     """
+    text = codec.encode(row)
     scope = _scope.get()
     if scope is None:
         raise MisplacedCall("ride works only inside a workflow or its steps")
     if isinstance(scope, StepScope):
         if keep:
-            scope.kept = [*(scope.kept or []), (rider, row)]
+            scope.kept = [*(scope.kept or []), (rider, text)]
         else:
-            scope.riders = [*(scope.riders or []), (rider, row)]
+            scope.riders = [*(scope.riders or []), (rider, text)]
     else:
-        scope.riders = [*(scope.riders or []), (rider, row)]
+        scope.riders = [*(scope.riders or []), (rider, text)]
 
 
 async def run_branches(calls: Sequence[Awaitable[Any]], branch: Branch) -> list[Any]:
@@ -355,9 +372,11 @@ async def run_branches(calls: Sequence[Awaitable[Any]], branch: Branch) -> list[
     left = len(calls)
     run.active += left - 1  # this branch only waits for them
 
-    async def one(call: Awaitable[Any], index: int) -> Any:
+    branches = [Branch(run, f"{number}.{index}.", None) for index in range(1, left + 1)]
+
+    async def one(call: Awaitable[Any], own: Branch) -> Any:
         nonlocal left
-        own = Branch(run, f"{number}.{index}.", asyncio.current_task())
+        own.task = asyncio.current_task()
         enter(own)
         try:
             return await call
@@ -368,13 +387,15 @@ async def run_branches(calls: Sequence[Awaitable[Any]], branch: Branch) -> list[
             elif not finished.done():
                 finished.set_result(None)  # the last one hands its place on to the branch that gathered
 
-    tasks = [spawn(run, one(call, i)) for i, call in enumerate(calls, 1)]
+    tasks = [spawn(run, one(call, own)) for call, own in zip(calls, branches, strict=True)]
     try:
         await finished
     finally:
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     if run.gone is not None:
         raise run.gone
+    for own in branches:  # what they rode after their last call goes with the next record here
+        branch.riders = branch.take_riders(own.riders)
     return outcomes
 
 

@@ -4,8 +4,7 @@ The function's statements run first, on a pooled connection; then, in the same t
 COMMIT. The fence comes last so that the run's status row is locked only for a moment: the journal writer, which commits other
 branches of the same run, would otherwise wait for the whole step, and every run of the process with it.
 
-If the connection is lost at COMMIT, the outcome is unknown. The next attempt takes the fence first, which waits until the old
-transaction is over, and looks whether its record is there.
+If the connection is lost at COMMIT, the outcome is unknown. It is looked up before anything else of this run is written.
 """
 
 import asyncio
@@ -14,14 +13,16 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, LiteralString, Protocol
 
 import psycopg
+from psycopg_pool import PoolTimeout
 
 from engine import codec
-from engine.entries import FENCE
+from engine.entries import FENCE, json_array
 from engine.errors import RunLost, StepFailed
 from engine.journal import NOT_OWNED
 from engine.run import Branch, StepScope, enter, leave
 
 ATTEMPTS = 20
+CONNECTION_LOST = "08006"  # what a lost connection amounts to when the server could not say it
 TRY_AGAIN = frozenset({"40001", "40P01", "55P03"})
 
 INSERT_OWN_RECORD: LiteralString = """
@@ -51,16 +52,13 @@ async def run_transaction(call: Call, branch: Branch, path: str, args: Any, kwar
     Raises StepFailed with the recorded failure (whose statements are undone), RunLost when the run is not ours any more.
     """
     started_ms = branch.run.services.now_ms()
-    in_doubt = False
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return await _attempt(call, branch, path, args, kwargs, started_ms, attempt, in_doubt)
+            return await _attempt(call, branch, path, args, kwargs, started_ms, attempt)
         except psycopg.Error as error:
             if error.sqlstate == NOT_OWNED:
                 raise RunLost(f"run {branch.run.id} was cancelled or taken over") from error
-            lost_connection = isinstance(error, psycopg.OperationalError) and not error.sqlstate
-            if attempt < ATTEMPTS and (error.sqlstate in TRY_AGAIN or lost_connection):
-                in_doubt = in_doubt or lost_connection
+            if attempt < ATTEMPTS and (error.sqlstate in TRY_AGAIN or connection_lost(error)):
                 await asyncio.sleep(min(0.01 * 2**attempt, 1.0))
                 continue
             await _record_failure(call, branch, path, error, started_ms)
@@ -70,22 +68,10 @@ async def run_transaction(call: Call, branch: Branch, path: str, args: Any, kwar
 
 
 async def _attempt(
-    call: Call,
-    branch: Branch,
-    path: str,
-    args: Any,
-    kwargs: dict[str, Any],
-    started_ms: int,
-    attempt: int,
-    in_doubt: bool,
+    call: Call, branch: Branch, path: str, args: Any, kwargs: dict[str, Any], started_ms: int, attempt: int
 ) -> Any:
     run = branch.run
     async with run.services.pool.connection() as conn, by_hand(conn):
-        if in_doubt:
-            found = await _committed_before(conn, branch, path)
-            if found is not None:
-                run.recorded += 1
-                return codec.shaped(call.result_decoder, codec.decode(found), f"the result of {call.name}")
         scope = StepScope(branch, path, attempt)
         token = enter(scope)
         try:
@@ -93,14 +79,40 @@ async def _attempt(
         finally:
             leave(token)
         output, value = codec.settled(value, call.result_decoder, f"the result of {call.name}")
+        riders = [*(branch.riders or []), *(scope.ridden() or [])]
         async with run.journal.standing_aside(run):
-            await conn.execute(FENCE, (run.id, run.token, "1"))
-            await conn.execute(INSERT_OWN_RECORD, (run.id, run.recorded + 1, path, call.name, output, started_ms))
-            for rider, row in branch.take_riders(scope.ridden()) or []:
-                await conn.execute(rider.sql, (codec.encode([row]),))
-            await conn.commit()
+            try:
+                await conn.execute(FENCE, (run.id, run.token, "1"))
+                await conn.execute(INSERT_OWN_RECORD, (run.id, run.recorded + 1, path, call.name, output, started_ms))
+                for rider, row in riders:
+                    await conn.execute(rider.sql, (json_array([row]),))
+                await conn.commit()
+            except psycopg.Error as error:
+                if not connection_lost(error) or not await _was_committed(branch, path):
+                    raise
             run.recorded += 1
+        branch.riders = None
         return value
+
+
+def connection_lost(error: psycopg.Error) -> bool:
+    """Whether the connection broke, so that the outcome of what it was doing is unknown."""
+    return isinstance(error, psycopg.OperationalError) and (error.sqlstate or CONNECTION_LOST).startswith(("57P", "08"))
+
+
+async def _was_committed(branch: Branch, path: str) -> bool:
+    """Whether a commit whose answer was lost has happened. The fence waits for the old transaction's locks, so it is over then."""
+    run = branch.run
+    while True:
+        try:
+            async with run.services.pool.connection() as conn, by_hand(conn):
+                await conn.execute(FENCE, (run.id, run.token, "1"))
+                row = await (await conn.execute(OWN_RECORD, (run.id, run.recorded + 1, path))).fetchone()
+                return row is not None
+        except (psycopg.Error, PoolTimeout) as error:
+            if isinstance(error, psycopg.Error) and not connection_lost(error):
+                raise
+            await asyncio.sleep(0.1)
 
 
 @contextlib.asynccontextmanager
@@ -114,13 +126,6 @@ async def by_hand(conn: psycopg.AsyncConnection[Any]) -> AsyncGenerator[None]:
         if not conn.closed:
             await conn.rollback()
             await conn.set_autocommit(was)
-
-
-async def _committed_before(conn: psycopg.AsyncConnection[Any], branch: Branch, path: str) -> str | None:
-    run = branch.run
-    await conn.execute(FENCE, (run.id, run.token, "1"))
-    row = await (await conn.execute(OWN_RECORD, (run.id, run.recorded + 1, path))).fetchone()
-    return row[0] if row else None
 
 
 async def _record_failure(call: Call, branch: Branch, path: str, error: Exception, started_ms: int) -> None:

@@ -30,7 +30,7 @@ from engine.errors import ReplayMismatch, RunLost, Suspended, TerminalError
 from engine.functions import Workflow
 from engine.journal import Journal
 from engine.records import ERROR, SUCCESS, TOO_MANY_ATTEMPTS
-from engine.run import Branch, Claimed, Recorded, Run, Services, enter
+from engine.run import Branch, Claimed, Recorded, Run, Services, enter, is_ours
 
 log = structlog.get_logger("engine.worker")
 
@@ -320,6 +320,8 @@ class Worker:
                 return TOO_MANY_ATTEMPTS, None, codec.encode_error(TerminalError(message, name="TooManyAttempts"))
             args, kwargs = workflow.signature.arguments(run.claimed.inputs, run.claimed.serialization)
             output = codec.encode(await workflow.function(*args, **kwargs))
+            if run.mismatch is not None:
+                raise run.mismatch
             if run.history:
                 path, left = next(iter(run.history.items()))
                 raise ReplayMismatch(
@@ -327,7 +329,10 @@ class Worker:
                     "run this workflow with the code it was started with, or rewind it"
                 )
             return SUCCESS, output, None
-        except Exception as error:
+        except BaseException as error:
+            if is_ours(error, run):
+                raise
+            error = run.mismatch or error
             if isinstance(error, ReplayMismatch):
                 log.error("replay mismatch", workflow=run.id, error=str(error))
             return ERROR, None, codec.encode_error(error)

@@ -42,14 +42,9 @@ class Ports:
     limits: Limits = Limits()
 
     async def read(self, row: type[Row], query: LiteralString, *params: object) -> Row | None:
-        """The first row of a query, as a dataclass of its columns. On its own, so that it costs one round trip, not three."""
-        async with self.pool.connection() as conn:
-            await conn.set_autocommit(True)
-            try:
-                async with conn.cursor(row_factory=class_row(row)) as cursor:
-                    return await (await cursor.execute(query, params)).fetchone()
-            finally:
-                await conn.set_autocommit(False)
+        """The first row of a query, as a dataclass of its columns."""
+        async with self.pool.connection() as conn, conn.cursor(row_factory=class_row(row)) as cursor:
+            return await (await cursor.execute(query, params)).fetchone()
 
 
 _PORTS: ContextVar[Ports] = ContextVar("holdfast_ports")

@@ -13,7 +13,6 @@ from engine import Engine
 from steps.recipes import import_bundle
 from tests.api.samples import BUNDLE, Rows
 
-
 WIPE = """
     truncate app.intents, app.marks, app.workflow_runs, app.recipes, app.recipe_versions, app.recipe_fixtures,
              app.patch_history, dbos.workflow_status, dbos.operation_outputs, engine.wake, engine.wait, engine.worker cascade

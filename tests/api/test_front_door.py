@@ -6,7 +6,9 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
+from structlog.testing import capture_logs
 
+from api import runs
 from api.app import create_app
 from api.config import Config
 from api.errors import answer_to
@@ -124,12 +126,16 @@ async def test_a_body_nested_too_deeply_is_refused(client: httpx.AsyncClient, ro
 
 
 async def test_what_nobody_foresaw_is_answered_without_details(
-    client: httpx.AsyncClient, rows: Rows, capsys: pytest.CaptureFixture[str]
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await rows.fetch("alter table app.runs rename to elsewhere")
-    response = await client.get("/api/runs/some-run")
+    async def failing(*_: object) -> None:
+        raise LookupError("a secret")
+
+    monkeypatch.setattr(runs, "find_run", failing)
+    with capture_logs() as logged:
+        response = await client.get("/api/runs/some-run")
     assert (response.status_code, response.json()) == (500, {"error": "internal error"})
-    assert "UndefinedTable" in capsys.readouterr().out
+    assert [(entry["path"], repr(entry["exc_info"])) for entry in logged] == [("/api/runs/some-run", "LookupError('a secret')")]
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing(app: Starlette, rows: Rows) -> None:

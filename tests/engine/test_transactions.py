@@ -291,7 +291,7 @@ async def test_a_connection_lost_at_commit_neither_loses_nor_doubles(
     await shop.worker(once)
     await shop.engine.enqueue(once, id="w")
     assert await shop.result("w") == (["done", 190] if beside else "done")
-    assert await ledger.entries() == (["once"] if beside else ["once", "rides"])
+    assert await ledger.entries() == ["once", "rides"]
     assert [r[0] for r in await shop.journal("w")] == list(range(1, 22 if beside else 2))
 
 

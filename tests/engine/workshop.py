@@ -63,7 +63,7 @@ class Workshop:
 
     async def crash(self, worker: Worker) -> None:
         """End a worker as `kill -9` would: nothing more is written, nothing is given back. Its runs are then taken from it."""
-        me = worker.id
+        me, worker.id = worker.id, "nobody"  # so that stopping gives nothing back
         journal = worker.journal._task
         if journal is not None:
             journal.cancel()

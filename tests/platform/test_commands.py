@@ -237,7 +237,7 @@ def test_the_processes_of_a_worker_end_when_their_parent_is_killed(start: Start,
         worker.log_until("worker stopped")
 
 
-def test_a_worker_that_loses_its_database_is_not_ready_and_then_is_again(start: Start, database: str, server: str) -> None:
+def test_a_worker_whose_connections_are_cut_is_ready_again_without_a_restart(start: Start, database: str, server: str) -> None:
     port = free_port()
     worker = start("worker", DATABASE_URL=database, ADMIN_PORT=str(port))
     eventually(f"http://127.0.0.1:{port}/readyz", 200)

@@ -24,30 +24,6 @@ INSERT_RUN: LiteralString = """
 """
 
 
-# For schema.sql: the column belongs into app.patch_history, the trigger beside app.follow_engine.
-PENDING_SCHEMA: LiteralString = """
-    alter table app.patch_history add column if not exists preimage_existed boolean not null default true;
-
-    create or replace function app.roll_back_ended() returns trigger
-        language plpgsql security definer set search_path = pg_catalog, pg_temp
-        as $$
-    begin
-        if exists (select from app.runs r join app.patch_history p on p.run_id = r.id
-                    where r.workflow_id = new.workflow_uuid and p.rolled_back_at is null) then
-            perform dbos.enqueue_workflow('RollbackRun', 'controlQ', array[to_json(new.workflow_uuid)]);
-        end if;
-        return null;
-    end
-    $$;
-    create or replace trigger workflow_status_roll_back_ended after update of status on dbos.workflow_status
-        for each row
-        when (new.class_name = 'IntentWorkflow'
-              and old.status is distinct from new.status
-              and new.status in ('CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED'))
-        execute function app.roll_back_ended();
-"""
-
-
 class Product:
     """A worker, and the runs that a test starts on it."""
 
@@ -149,8 +125,6 @@ async def product(
 ) -> AsyncIterator[Product]:
     """A product with its worker running."""
     async with Engine.connect(dsn) as engine:
-        async with engine.pool.connection() as conn:
-            await conn.execute(PENDING_SCHEMA)
         one = Product(engine, workspace, opencode or ReplayOpenCode(), sandbox or MockSandbox())
         await one.start_worker()
         try:
