@@ -6,7 +6,8 @@ import sys
 
 from psycopg.pq import Conninfo
 
-from bin.postgres import CannotRunPostgres, find_programs, keep_across_exec
+from bin.postgres import keep_across_exec
+from bin.postgres_programs import CannotRunPostgres, find_programs
 from bin.settings import Settings
 from bin.wiring import FAILED, complain, database_of
 

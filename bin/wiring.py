@@ -9,7 +9,8 @@ from psycopg.conninfo import make_conninfo
 
 from bin.database import DatabaseUnusable, create_if_missing
 from bin.logs import set_up_logs
-from bin.postgres import CannotRunPostgres, ensure
+from bin.postgres import ensure
+from bin.postgres_programs import CannotRunPostgres
 from bin.settings import Settings, read_settings
 from bin.variables import BadSetting
 

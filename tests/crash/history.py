@@ -1,13 +1,16 @@
 """What a run and its children left behind, in a form in which two runs of the same program are equal.
 
-Compared are the journal by call path, ids, statuses, results, events and their history, streams, mailboxes, and the rows of riders. What
-is a new value each time (a uuid, a moment) is replaced by a word.
+Compared are the journal by call path, statuses, results, children, events and their history, streams, mailboxes, and every table of the
+program's own. What is a new value each time (a uuid, a moment) is replaced by a word.
 """
 
 import re
+from collections import Counter
+from collections.abc import Collection
 from typing import Any, LiteralString
 
 import psycopg
+from psycopg import sql
 
 Rows = list[tuple[Any, ...]]
 History = dict[str, Rows]
@@ -46,22 +49,8 @@ MIRROR: tuple[tuple[str, LiteralString], ...] = (
     ("mailboxes", MAILBOXES),
     ("consumers", CONSUMERS),
 )
-SUBJECT: tuple[tuple[str, LiteralString], ...] = (
-    ("ridden", "select workflow_id, path, what from ridden order by 1, 2, 3"),
-    ("booked", "select workflow_id, amount from booked order by 1, 2"),
-)
-PRODUCT: tuple[tuple[str, LiteralString], ...] = (
-    ("runs", "select * from app.runs order by id"),
-    ("steps", "select * from app.run_steps order by run_id, step_id, attempt"),
-    ("artifacts", "select * from app.artifacts order by run_id, step_id, task_key, attempt, idx"),
-    ("gates", "select * from app.human_gates order by run_id, gate_key"),
-    ("approvals", "select * from app.plan_approvals order by run_id"),
-    ("patches", "select * from app.patch_history order by run_id, step_id, patch_index"),
-    ("interactions", "select * from app.human_interactions order by workflow_id, gate_key"),
-)
-GENERATED: LiteralString = """
-select function_name, output from dbos.operation_outputs where function_name in ('DBOS.uuid', 'DBOS.sleep', 'DBOS.now')
-"""
+TABLES: LiteralString = "select tablename from pg_tables where schemaname = %s order by tablename"
+ROWS = "select to_jsonb(t)::text from {} t"
 GAPS: LiteralString = """
 select workflow_uuid, array_agg(function_id order by function_id), array_agg(call_path order by function_id)
   from dbos.operation_outputs
@@ -74,34 +63,30 @@ union all select 'waiter', workflow_uuid, token from engine.wait
 union all select 'owned', workflow_uuid, status from dbos.workflow_status where owner_xid is not null
 """
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)?|\b1\d{12}\b|\b1\d{9}\.\d{3}\b")
+UUID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 
-def history(conn: psycopg.Connection[Any], own: tuple[tuple[str, LiteralString], ...]) -> History:
-    """Everything in the database, comparable."""
-    words = [
-        (output.strip('"'), "<uuid>") for name, output in conn.execute(GENERATED).fetchall() if name == "DBOS.uuid"
-    ]
-    return {
-        what: [tuple(_plain(value, words) for value in row) for row in conn.execute(query).fetchall()]
-        for what, query in (*MIRROR, *own)
-    }
+def history(conn: psycopg.Connection[Any], schema: str, *, without: Collection[str] = ()) -> History:
+    """The mirror's tables and those of a schema, comparable."""
+    found = {what: [_plain(row) for row in conn.execute(query).fetchall()] for what, query in MIRROR}
+    for (table,) in conn.execute(TABLES, (schema,)).fetchall():
+        if table not in without:
+            rows = conn.execute(sql.SQL(ROWS).format(sql.Identifier(schema, table))).fetchall()
+            found[table] = sorted(_plain(row) for row in rows)
+    return found
 
 
-def _plain(value: Any, words: list[tuple[str, str]]) -> Any:
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    text = str(value)
-    for generated, word in words:
-        text = text.replace(generated, word)
-    return MOMENT.sub("<moment>", text)
+def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(UUID.sub("<uuid>", MOMENT.sub("<moment>", v)) if isinstance(v, str) else v for v in row)
 
 
 def difference(expected: History, found: History) -> str:
     """The rows that only one of them has; empty when they are equal."""
     lines: list[str] = []
     for what, rows in expected.items():
-        lines += [f"  lost    {what}: {row}" for row in rows if row not in found[what]]
-        lines += [f"  unheard {what}: {row}" for row in found[what] if row not in rows]
-        if not lines and rows != found[what]:
-            lines.append(f"  {what} have another order or number: {rows} and then {found[what]}")
+        lost, added = Counter(rows) - Counter(found[what]), Counter(found[what]) - Counter(rows)
+        lines += [f"  lost  {what}: {row}" for row in lost.elements()]
+        lines += [f"  added {what}: {row}" for row in added.elements()]
+        if not lost and not added and rows != found[what]:
+            lines.append(f"  {what} in another order: {rows} and then {found[what]}")
     return "\n".join(lines)

@@ -58,6 +58,11 @@ class Workshop:
         for worker in workers:
             await self._working.pop(worker)
 
+    async def drain(self, worker: Worker) -> None:
+        """Let a worker finish what it has."""
+        worker.drain()
+        await self._working.pop(worker)
+
     async def stop_all(self) -> None:
         await self.stop(*self._working)
 

@@ -12,7 +12,8 @@ from typing import LiteralString
 import psycopg
 import pytest
 
-from bin.postgres import CannotRunPostgres, borrow, find_programs
+from bin.postgres import borrow
+from bin.postgres_programs import CannotRunPostgres, find_programs
 from bin.postgres_watcher import is_running, pid_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -89,7 +89,8 @@ def test_a_misspelt_setting_of_ours_is_named_with_the_nearest_right_one() -> Non
 
 def test_the_variables_of_others_are_none_of_our_business() -> None:
     assert (
-        read_settings({"HOME": "/root", "OCTOPUS": "8", "DBOS_SYSTEM_DATABASE_URL": "x", "HITL_SOAK_WAITS": "10"}) == Settings()
+        read_settings({"HOME": "/home/me", "OCTOPUS": "8", "DBOS_SYSTEM_DATABASE_URL": "x", "HITL_SOAK_WAITS": "10"})
+        == Settings()
     )
 
 

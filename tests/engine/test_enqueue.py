@@ -1,0 +1,357 @@
+"""What is enqueued starts once, in its turn, by a worker that knows it, or says why not."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from engine import ConflictingWorkflow, DuplicateWork, InvalidName, TerminalError, WorkflowFailed, recv, step, workflow, workflow_info
+from tests.engine.workshop import NOON_MS, Brake, Trace, Workshop
+
+
+@workflow(name="receive")
+async def receive(topic: str = "go") -> Any:
+    return await recv(topic)
+
+
+@workflow(name="echo")
+async def echo(value: Any) -> Any:
+    return value
+
+
+async def test_the_same_id_twice_is_one_workflow(shop: Workshop) -> None:
+    first = await shop.engine.enqueue(echo, 1, id="w")
+    second = await shop.engine.enqueue(echo, 2, id="w")
+    assert (first.fresh, second.fresh) == (True, False)
+    await shop.worker(echo)
+    assert await second.result(10) == 1
+
+
+async def test_an_id_of_a_workflow_with_another_name_is_refused(shop: Workshop) -> None:
+    await shop.engine.enqueue(echo, 1, id="w")
+    with pytest.raises(ConflictingWorkflow, match="'w' is a workflow named 'echo', not 'receive'"):
+        await shop.engine.enqueue(receive, id="w")
+    assert (await shop.row("w"))["name"] == "echo"
+
+
+async def test_an_enqueue_on_a_callers_connection_is_part_of_its_transaction(shop: Workshop) -> None:
+    await shop.worker(echo)
+    with pytest.raises(RuntimeError, match="undo"):
+        async with shop.engine.transaction() as conn:
+            await shop.engine.enqueue(echo, 1, id="undone", conn=conn)
+            await shop.engine.enqueue(receive, id="talked to", conn=conn)
+            await shop.engine.send("talked to", 1, "go", conn=conn)
+            raise RuntimeError("undo")
+    async with shop.engine.transaction() as conn:
+        await shop.engine.enqueue(echo, 2, id="done", conn=conn)
+        assert await shop.status("done") is None
+    assert await shop.result("done") == 2
+    assert (await shop.status("undone"), await shop.status("talked to")) == (None, None)
+    assert await shop.value("select count(*) from dbos.notifications") == 0
+
+
+async def test_many_are_enqueued_in_one_commit(shop: Workshop) -> None:
+    await shop.engine.enqueue(echo, "mine", id="w3")
+    made = await shop.engine.enqueue_many(echo, [(f"w{n}", [n]) for n in range(5)], queue="default", priority=2)
+    assert sorted(made) == ["w0", "w1", "w2", "w4"]
+    await shop.worker(echo)
+    assert [await shop.result(f"w{n}") for n in range(5)] == [0, 1, 2, "mine", 4]
+
+
+async def test_urgent_work_starts_first_and_then_the_oldest(shop: Workshop, trace: Trace) -> None:
+    @workflow(name="note")
+    async def note(n: int) -> None:
+        trace(n)
+
+    await shop.set_clock()
+    for n, priority in enumerate([1000, 1, 0, 1000, 1, 0]):
+        await shop.pass_time(0.001)
+        await shop.engine.enqueue(note, n, id=f"w{n}", priority=priority)
+    await shop.worker(note, slots=1)
+    await shop.ended(*(f"w{n}" for n in range(6)))
+    assert trace.calls == [2, 5, 1, 4, 0, 3]
+
+
+async def test_a_worker_runs_no_more_of_a_queue_than_it_may(shop: Workshop) -> None:
+    running = 0
+    most: list[int] = []
+
+    @step
+    async def busy() -> None:
+        nonlocal running
+        running += 1
+        most.append(running)
+        await asyncio.sleep(0.002)
+        running -= 1
+
+    @workflow(name="w")
+    async def once() -> None:
+        await busy()
+
+    ids = await shop.engine.enqueue_many(once, [(f"w{n}", []) for n in range(20)], queue="narrow")
+    await shop.worker(once, queues={"narrow": 3})
+    await shop.ended(*ids)
+    assert max(most) == 3
+
+
+async def test_a_queue_that_the_worker_does_not_serve_is_left_alone(shop: Workshop) -> None:
+    await shop.worker(echo, queues={"mine": 5})
+    await shop.engine.enqueue(echo, 1, id="other", queue="other")
+    await shop.engine.enqueue(echo, 2, id="w", queue="mine")
+    await shop.result("w")
+    assert await shop.status("other") == "ENQUEUED"
+
+
+async def test_a_delayed_start_waits_for_its_time(shop: Workshop) -> None:
+    await shop.set_clock()
+    await shop.worker(echo)
+    await shop.engine.enqueue(echo, 1, id="w", delay_s=60)
+    assert await shop.status("w") == "DELAYED"
+    await shop.pass_time(59)
+    await shop.engine.enqueue(echo, 1, id="marker")
+    await shop.result("marker")
+    assert await shop.status("w") == "DELAYED"
+    await shop.pass_time(1)
+    assert await shop.result("w") == 1
+    assert (await shop.row("w"))["started_at_epoch_ms"] == NOON_MS + 60_000
+
+
+async def test_a_workflow_that_takes_too_long_is_cancelled(shop: Workshop, trace: Trace) -> None:
+    @step
+    async def long() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            trace("stopped")
+
+    @workflow(name="w")
+    async def once() -> None:
+        await long()
+
+    await shop.set_clock()
+    await shop.engine.enqueue(once, id="w", timeout_s=30)
+    await shop.engine.enqueue(receive, id="parked", timeout_s=30)
+    await shop.engine.enqueue(receive, id="queued", timeout_s=30, queue="nobody's")
+    await shop.pass_time(100)  # the time starts with the first claim
+    worker = await shop.worker(once, receive)
+    await shop.parked("parked")
+    assert (await shop.engine.handle("parked").status()).deadline_ms == NOON_MS + 130_000
+    await shop.pass_time(30)
+    assert await shop.ended("w", "parked") == ["CANCELLED", "CANCELLED"]
+    await shop.until(lambda: asyncio.sleep(0, not worker.running), "the run is gone")
+    assert (trace.calls, await shop.status("queued")) == (["stopped"], "ENQUEUED")
+
+
+async def test_only_one_unfinished_workflow_of_a_queue_has_a_deduplication_id(shop: Workshop) -> None:
+    await shop.worker(receive)
+    await shop.engine.enqueue(receive, id="w1", dedup_id="d")
+    with pytest.raises(DuplicateWork, match="queue 'default' already holds unfinished work with deduplication id 'd'"):
+        await shop.engine.enqueue(receive, id="w2", dedup_id="d")
+    await shop.engine.enqueue(receive, id="elsewhere", dedup_id="d", queue="other")
+    await shop.engine.send("w1", 1, "go")
+    await shop.result("w1")
+    await shop.engine.enqueue(receive, id="w3", dedup_id="d")
+    await shop.engine.cancel("w3")
+    await shop.engine.enqueue(receive, id="w4", dedup_id="d")
+
+
+async def test_a_run_that_always_kills_its_worker_is_given_up(shop: Workshop, trace: Trace) -> None:
+    @workflow(name="poison", max_recovery_attempts=2)
+    async def poison() -> None:
+        trace(workflow_info().attempt)
+        await asyncio.Event().wait()
+
+    await shop.engine.enqueue(poison, id="w")
+    for attempt in (1, 2, 3):
+        worker = await shop.worker(poison)
+        await shop.until(lambda n=attempt: asyncio.sleep(0, len(trace.calls) == n), "it runs")
+        await shop.crash(worker)
+    await shop.worker(poison, echo)
+    with pytest.raises(WorkflowFailed) as failed:
+        await shop.result("w")
+    assert (failed.value.name, await shop.status("w")) == ("TooManyAttempts", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+    assert trace.calls == [1, 2, 3]
+    await shop.engine.enqueue(echo, 1, id="next")
+    assert await shop.result("next") == 1
+
+
+async def test_a_dead_run_can_be_resumed_with_attempts_counted_anew(shop: Workshop, trace: Trace) -> None:
+    @workflow(name="poison", max_recovery_attempts=0)
+    async def poison() -> str:
+        if trace("ran") == 1:
+            await asyncio.Event().wait()
+        return "cured"
+
+    await shop.engine.enqueue(poison, id="w")
+    worker = await shop.worker(poison)
+    await shop.until(lambda: asyncio.sleep(0, trace.calls), "it runs")
+    await shop.crash(worker)
+    await shop.worker(poison)
+    assert await shop.ended("w") == ["MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+    assert await shop.engine.resume("w")
+    assert await shop.result("w") == "cured"
+
+
+async def test_parking_and_orderly_stops_do_not_count_as_attempts(shop: Workshop) -> None:
+    @workflow(name="patient", max_recovery_attempts=0)
+    async def patient() -> list[Any]:
+        return [await recv("go") for _ in range(5)]
+
+    await shop.engine.enqueue(patient, id="w")
+    for n in range(5):
+        worker = await shop.worker(patient)
+        await shop.until(lambda n=n: shop.value("select claims = %s from dbos.workflow_status", n + 1), "it is claimed")
+        await shop.parked("w")
+        await shop.stop(worker)
+        await shop.engine.send("w", n, "go")
+    await shop.worker(patient)
+    assert await shop.result("w") == [0, 1, 2, 3, 4]
+
+
+async def test_a_stopped_worker_gives_its_runs_to_the_next_at_once(shop: Workshop, trace: Trace) -> None:
+    @step
+    async def long() -> int:
+        if trace("long") == 1:
+            await asyncio.Event().wait()
+        return 1
+
+    @workflow(name="w", max_recovery_attempts=0)
+    async def once() -> int:
+        return await long()
+
+    first = await shop.worker(once)
+    await shop.engine.enqueue(once, id="w")
+    await shop.until(lambda: asyncio.sleep(0, trace.calls), "it runs")
+    await shop.stop(first)
+    row = await shop.row("w")
+    assert (row["status"], row["owner_xid"], row["executor_id"], row["recovery_attempts"]) == ("ENQUEUED", None, None, 0)
+    await shop.worker(once)
+    assert await shop.result("w") == 1
+
+
+async def test_a_draining_worker_finishes_what_it_has_and_takes_no_more(shop: Workshop) -> None:
+    go = asyncio.Event()
+
+    @step
+    async def long() -> int:
+        await go.wait()
+        return 1
+
+    @workflow(name="w")
+    async def once() -> int:
+        return await long()
+
+    worker = await shop.worker(once)
+    await shop.engine.enqueue(once, id="w")
+    await shop.until(lambda: asyncio.sleep(0, worker.running), "it runs")
+    draining = asyncio.create_task(shop.drain(worker))
+    await shop.engine.enqueue(once, id="late")
+    go.set()
+    await draining
+    assert [await shop.status(id) for id in ("w", "late")] == ["SUCCESS", "ENQUEUED"]
+
+
+async def test_a_run_for_another_version_is_left_to_workers_of_that_version(shop: Workshop, trace: Trace) -> None:
+    @workflow(name="w")
+    async def once() -> None:
+        trace(workflow_info().id)
+
+    for version in ("v1", "v2", None):
+        await shop.engine.enqueue(once, id=f"for {version}", version=version)
+    first = await shop.worker(once, version="v1")
+    assert await shop.ended("for v1", "for None") == ["SUCCESS", "SUCCESS"]
+    await shop.stop(first)
+    assert await shop.status("for v2") == "ENQUEUED"
+    await shop.worker(once)
+    await shop.engine.enqueue(once, id="marker")
+    await shop.ended("marker")
+    assert await shop.status("for v2") == "ENQUEUED"
+    await shop.worker(once, version="v2")
+    await shop.ended("for v2")
+    assert len(trace.calls) == 4
+
+
+async def test_a_workflow_that_no_worker_knows_stays_queued_and_is_reported_once(shop: Workshop) -> None:
+    await shop.engine.enqueue("mystery", id="m1")
+    await shop.engine.enqueue("mystery", id="m2")
+    with capture_logs() as logs:
+        worker = await shop.worker(echo)
+        await shop.engine.enqueue(echo, 1, id="w")
+        await shop.result("w")
+        async with await shop.connect() as conn:
+            await worker._name_strangers(conn)
+            await worker._name_strangers(conn)
+    assert [await shop.status(id) for id in ("m1", "m2")] == ["ENQUEUED", "ENQUEUED"]
+    (told,) = [entry for entry in logs if entry.get("workflow") == "mystery"]
+    assert (told["log_level"], told["queue"], told["count"]) == ("error", "default", 2)
+
+
+async def test_many_unknown_workflows_do_not_block_the_queue(shop: Workshop) -> None:
+    await shop.engine.enqueue_many("mystery", [(f"m{n}", []) for n in range(500)])
+    await shop.engine.enqueue(echo, 1, id="w")
+    await shop.worker(echo, slots=2)
+    assert await shop.result("w") == 1
+
+
+async def test_two_workflows_of_one_name_are_refused(shop: Workshop) -> None:
+    @workflow(name="echo")
+    async def double() -> None: ...
+
+    with pytest.raises(ValueError, match="same name"):
+        shop.engine.worker([echo, double])
+
+
+@pytest.mark.parametrize("error", [ValueError("\udcff"), TerminalError("x", data=object())], ids=["surrogate", "object"])
+async def test_a_workflow_ends_even_with_an_error_that_json_cannot_hold(shop: Workshop, error: Exception) -> None:
+    @workflow(name="w")
+    async def once() -> None:
+        raise error
+
+    await shop.worker(once)
+    await shop.engine.enqueue(once, id="w")
+    assert await shop.ended("w") == ["ERROR"]
+    failure = (await shop.engine.handle("w").status()).error
+    assert failure is not None
+    assert failure["name"] == type(error).__name__
+
+
+async def test_a_workflow_ends_even_if_its_result_is_no_json(shop: Workshop) -> None:
+    @workflow(name="w")
+    async def once() -> Any:
+        return object()
+
+    await shop.worker(once)
+    await shop.engine.enqueue(once, id="w")
+    with pytest.raises(WorkflowFailed, match="TypeError.*JSON"):
+        await shop.result("w")
+
+
+async def test_a_workflow_that_awaits_a_cancelled_task_ends_as_an_error(shop: Workshop) -> None:
+    @workflow(name="w")
+    async def once() -> None:
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+    await shop.worker(once)
+    await shop.engine.enqueue(once, id="w")
+    assert await shop.ended("w") == ["ERROR"]
+
+
+async def test_the_end_is_written_once_if_the_worker_crashes_around_it(shop: Workshop) -> None:
+    first = await shop.worker(echo)
+    brake = Brake(first, 1, after=True)
+    await shop.engine.enqueue(echo, 5, id="w")
+    await brake.reached.wait()
+    await shop.crash(first)
+    second = await shop.worker(echo)
+    assert await shop.result("w") == 5
+    assert second.ended == {}
+
+
+@pytest.mark.parametrize("bad", [{"id": ""}, {"id": "a\x1fb"}, {"queue": ""}, {"partition": "\n"}, {"id": "x" * 513}], ids=str)
+async def test_a_name_that_cannot_be_one_is_refused_and_nothing_is_written(shop: Workshop, bad: dict[str, Any]) -> None:
+    with pytest.raises(InvalidName):
+        await shop.engine.enqueue(echo, 1, **bad)
+    assert await shop.value("select count(*) from dbos.workflow_status") == 0
