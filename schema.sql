@@ -33,9 +33,14 @@ create table engine.clock (
     now_ms    bigint not null
 );
 
+-- plpgsql, because a SQL function with a subselect is not inlined and starts an executor at every call.
 create function engine.now_ms() returns bigint
-    language sql stable
-    as $$ select coalesce((select c.now_ms from engine.clock c), (extract(epoch from clock_timestamp()) * 1000)::bigint) $$;
+    language plpgsql stable
+    as $$
+begin
+    return coalesce((select c.now_ms from engine.clock c), (extract(epoch from clock_timestamp()) * 1000)::bigint);
+end
+$$;
 
 -- Fails the statement, and so the whole transaction, when a condition that the writer relies on does not hold.
 create function engine.must(held boolean) returns boolean

@@ -29,14 +29,7 @@ class Measured:
         self.name = name
         self._log = log_dir / f"{name}.log"
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
+            self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT)
 
     @property
     def pid(self) -> int:

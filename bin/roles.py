@@ -16,7 +16,7 @@ from bin.admin import create_admin_app
 from bin.metrics import CountedRequests, WorkerMetrics, new_registry
 from bin.serving import Stopping, serve
 from bin.settings import Settings
-from bin.wiring import FAILED, complain
+from bin.wiring import FAILED, calm_garbage_collector, complain
 from engine import Engine, Worker
 from steps.opencode import OpenCode, RecordOpenCode, ReplayOpenCode, UnconfiguredOpenCode
 from steps.policy import QUEUES, QueueRules
@@ -54,6 +54,7 @@ def serve_until_stopped(settings: Settings, dsn: str, role: Role, *, when_up: Ca
 
 async def _serve(settings: Settings, dsn: str, role: Role, stopping: Stopping, when_up: Callable[[], None] | None) -> None:
     stopping.take_signals()
+    calm_garbage_collector()
     async with Engine.connect(dsn) as engine:
         registry = new_registry(engine)
         parts: list[Coroutine[Any, Any, None]] = []

@@ -10,17 +10,16 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, LiteralString, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
-import orjson
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from engine import codec, control, hints, read, schedules
+from engine import codec, control, enqueue, hints, read, schedules
 from engine.children import why_it_ended
 from engine.entries import Connection
 from engine.errors import ConflictingWorkflow, DuplicateWork, NoSuchWorkflow, WorkflowFailed
 from engine.functions import Workflow
 from engine.names import checked_name
-from engine.records import FINAL, NO_TOPIC, SUCCESS, Message, StepRecord, WorkflowStatus
+from engine.records import DELAYED, ENQUEUED, FINAL, NO_TOPIC, SUCCESS, Message, StepRecord, WorkflowStatus
 from engine.worker import Worker
 
 R = TypeVar("R")
@@ -40,24 +39,11 @@ CONNECTION_DEFAULTS: dict[str, Any] = {
     "application_name": "holdfast",
 }
 
-ENQUEUE: LiteralString = """
-insert into dbos.workflow_status (workflow_uuid, status, name, class_name, inputs, queue_name, queue_partition_key, priority,
-    application_version, workflow_timeout_ms, delay_until_epoch_ms, deduplication_id, attributes, creator_xid, created_at, updated_at,
-    serialization)
-select r.id, case when r.delay_ms is null then 'ENQUEUED' else 'DELAYED' end, r.name, r.class_name, r.inputs, r.queue, r.partition,
-       r.priority, r.version, r.timeout_ms, clock.now_ms + r.delay_ms, r.dedup_id, r.attributes, r.id, clock.now_ms, clock.now_ms,
-       'portable_json'
-  from (select engine.now_ms() as now_ms) clock,
-       json_to_recordset(%s) as r (id text, name text, class_name text, inputs text, queue text, partition text, priority int,
-                                   version text, timeout_ms bigint, delay_ms bigint, dedup_id text, attributes jsonb)
-on conflict (workflow_uuid) do nothing
-returning workflow_uuid
-"""
 NAME_OF: LiteralString = "select name from dbos.workflow_status where workflow_uuid = %s"
 
 SEND: LiteralString = """
 insert into dbos.notifications (destination_uuid, topic, message, message_uuid, serialization, created_at_epoch_ms)
-values (%s, %s, %s, %s, 'portable_json', engine.now_ms())
+values (%s, %s, %s, %s, 'portable_json', (select engine.now_ms()))
 on conflict (message_uuid) do nothing
 returning message_uuid
 """
@@ -96,6 +82,7 @@ class Engine:
         self.pool = pool
         self._prepare = prepare
         self._notifier = hints.Notifier(pool.connection)
+        self._enqueuer = enqueue.Enqueuer(pool.connection)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -234,18 +221,22 @@ class Engine:
             "timeout_ms": None if timeout_s is None else round(timeout_s * 1000),
             "delay_ms": None if delay_s is None else round(delay_s * 1000),
             "dedup_id": dedup_id,
-            "attributes": attributes,
+            "attributes": None if attributes is None else codec.encode(attributes),
+            "status": ENQUEUED if delay_s is None else DELAYED,
         }
-        async with self._stating(conn, (hints.CHANNEL, hints.WORK)) as writing:
-            try:
-                made = await (await writing.execute(ENQUEUE, (orjson.dumps([row]).decode(),))).fetchone()
-            except psycopg.errors.UniqueViolation as error:
-                if dedup_id is None or error.diag.constraint_name != DEDUP_INDEX:
-                    raise
-                raise DuplicateWork(queue, dedup_id) from None
-            if made is None:
-                await self._check_same(writing, id, target.name)
-        return Handle(self, id, target.decoder, made is not None)
+        try:
+            fresh = await (self._enqueuer.add(row) if conn is None else enqueue.one(conn, row))
+        except psycopg.errors.UniqueViolation as error:
+            if dedup_id is None or error.diag.constraint_name != DEDUP_INDEX:
+                raise
+            raise DuplicateWork(queue, dedup_id) from None
+        if fresh:
+            if conn is None:
+                self._notifier.tell(hints.CHANNEL, hints.WORK)
+        else:
+            async with self._stating(conn) as reading:
+                await self._check_same(reading, id, target.name)
+        return Handle(self, id, target.decoder, fresh)
 
     async def _check_same(self, conn: Connection, id: str, name: str) -> None:
         found = await (await conn.execute(NAME_OF, (id,))).fetchone()
@@ -280,8 +271,7 @@ class Engine:
             for id, args in calls
         ]
         async with self._stating(conn, (hints.CHANNEL, hints.WORK)) as writing:
-            made = await writing.execute(ENQUEUE, (orjson.dumps(rows).decode(),))
-            return [row[0] for row in await made.fetchall()]
+            return await enqueue.many(writing, rows)
 
     def handle(self, id: str) -> Handle[Any]:
         """A handle on a workflow that exists, or may."""
@@ -522,10 +512,10 @@ def _target(workflow: Any) -> _Target:
 
 
 async def _until(look: Callable[[], Awaitable[tuple[Any, ...] | None]], timeout_s: float | None) -> tuple[Any, ...] | None:
-    """Look with growing pauses, 5 ms to 250 ms, until there is something or the time is over."""
+    """Look with growing pauses, 1 ms to 250 ms, until there is something or the time is over."""
     loop = asyncio.get_running_loop()
     end = None if timeout_s is None else loop.time() + timeout_s
-    pause_s = 0.005
+    pause_s = 0.001
     while True:
         found = await look()
         if found is not None:
@@ -534,4 +524,4 @@ async def _until(look: Callable[[], Awaitable[tuple[Any, ...] | None]], timeout_
         if left_s <= 0:
             return None
         await asyncio.sleep(min(pause_s, left_s))
-        pause_s = min(pause_s * 1.5, 0.25)
+        pause_s = min(pause_s * 1.3, 0.25)

@@ -31,7 +31,7 @@ select s.workflow_uuid, s.status from dbos.workflow_status s
 CANCEL: LiteralString = """
 update dbos.workflow_status s
    set status = 'CANCELLED', owner_xid = null, deduplication_id = null, waits = null, wake_at_ms = null,
-       started_at_epoch_ms = null, completed_at = engine.now_ms(), updated_at = engine.now_ms()
+       started_at_epoch_ms = null, completed_at = (select engine.now_ms()), updated_at = (select engine.now_ms())
  where s.workflow_uuid = any (%s) and s.status not in ('SUCCESS', 'ERROR', 'CANCELLED')
 returning s.workflow_uuid
 """
@@ -54,7 +54,7 @@ RESUME: LiteralString = """
 update dbos.workflow_status s
    set status = 'ENQUEUED', queue_name = coalesce(%(queue)s, s.queue_name, %(internal)s), owner_xid = null, executor_id = null,
        recovery_attempts = 0, workflow_deadline_epoch_ms = null, deduplication_id = null, started_at_epoch_ms = null,
-       completed_at = null, waits = null, wake_at_ms = null, delay_until_epoch_ms = null, updated_at = engine.now_ms()
+       completed_at = null, waits = null, wake_at_ms = null, delay_until_epoch_ms = null, updated_at = (select engine.now_ms())
  where s.workflow_uuid = %(id)s and s.status not in ('SUCCESS', 'ERROR')
 returning s.workflow_uuid
 """
@@ -79,7 +79,7 @@ select %(new)s, 'ENQUEUED', s.name, s.class_name, s.config_name, s.authenticated
        coalesce(s.inputs, (select i.inputs from dbos.workflow_input i where i.workflow_uuid = s.workflow_uuid)),
        coalesce(%(queue)s, s.queue_name, %(internal)s), s.queue_partition_key, s.priority,
        coalesce(%(version)s, s.application_version), s.application_id, s.serialization, s.attributes, s.application_name,
-       s.workflow_uuid, %(new)s, engine.now_ms(), engine.now_ms()
+       s.workflow_uuid, %(new)s, (select engine.now_ms()), (select engine.now_ms())
   from dbos.workflow_status s where s.workflow_uuid = %(id)s
 """
 MARK_FORKED: LiteralString = (
@@ -143,7 +143,7 @@ REWIND: LiteralString = """
 update dbos.workflow_status s
    set status = 'ENQUEUED', queue_name = coalesce(%(queue)s, s.queue_name, %(internal)s), owner_xid = null, executor_id = null,
        output = null, error = null, recovery_attempts = 0, workflow_deadline_epoch_ms = null, deduplication_id = null,
-       started_at_epoch_ms = null, completed_at = null, waits = null, wake_at_ms = null, updated_at = engine.now_ms()
+       started_at_epoch_ms = null, completed_at = null, waits = null, wake_at_ms = null, updated_at = (select engine.now_ms())
  where s.workflow_uuid = %(id)s
 """
 

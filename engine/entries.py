@@ -21,6 +21,14 @@ FIELD = "\x1f"  # between the values of one column
 NULL = "\x1e"  # a value that is SQL NULL
 ITEM = "\x1d"  # between the items of a list inside one value
 
+# A worker's statements look rows up by id from arrays, or by an index made for them. On a fresh or fast-growing table the
+# planner's guesses would choose scans,
+# and the huge cost of a disabled scan would then start the JIT compiler, some 100 ms a statement.
+PIN_PLANS: LiteralString = """
+select set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
+       set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false), set_config('jit', 'off', false)
+"""
+
 Connection = psycopg.AsyncConnection[Any]
 RiderRow = tuple[Rider, str]  # the row as JSON text
 
@@ -213,7 +221,7 @@ INSERT_STEPS: LiteralString = r"""
 insert into dbos.operation_outputs (workflow_uuid, function_id, call_path, function_name, output, error, child_workflow_id,
                                     started_at_epoch_ms, completed_at_epoch_ms, serialization)
 select r.id, r.function_id, r.path, r.name, r.output, r.error, r.child, r.started, clock.now_ms, 'portable_json'
-  from (select engine.now_ms() as now_ms) clock,
+  from (select engine.now_ms() as now_ms offset 0) clock,
        unnest(string_to_array(%s, E'\x1f'), %s::int[], string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f'),
               string_to_array(%s, E'\x1f', E'\x1e'), string_to_array(%s, E'\x1f', E'\x1e'),
               string_to_array(%s, E'\x1f', E'\x1e'), %s::bigint[])
@@ -243,7 +251,7 @@ insert into dbos.operation_outputs (workflow_uuid, function_id, call_path, funct
                                     completed_at_epoch_ms, serialization)
 select r.id, r.function_id, r.path, r.name, ((clock.now_ms + r.delay_ms) / 1000.0)::numeric(20, 3)::text, clock.now_ms,
        clock.now_ms + r.delay_ms, 'portable_json'
-  from (select engine.now_ms() as now_ms) clock,
+  from (select engine.now_ms() as now_ms offset 0) clock,
        unnest(string_to_array(%s, E'\x1f'), %s::int[], string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f'), %s::bigint[])
            as r (id, function_id, path, name, delay_ms)
 returning workflow_uuid, function_id, completed_at_epoch_ms, started_at_epoch_ms
@@ -297,7 +305,7 @@ async def write_events(conn: Connection, events: Sequence[tuple[Step, Event]]) -
 INSERT_MAIL: LiteralString = r"""
 insert into dbos.notifications (destination_uuid, topic, message, message_uuid, serialization, created_at_epoch_ms)
 select r.destination, r.topic, r.message, r.id, 'portable_json', clock.now_ms
-  from (select engine.now_ms() as now_ms) clock,
+  from (select engine.now_ms() as now_ms offset 0) clock,
        unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f'),
               string_to_array(%s, E'\x1f')) as r (destination, topic, message, id)
 on conflict (message_uuid) do nothing
@@ -324,7 +332,7 @@ insert into dbos.workflow_status (workflow_uuid, status, name, class_name, input
 select r.id, case when r.delay_ms is null then 'ENQUEUED' else 'DELAYED' end, r.name, r.class_name, r.inputs, r.queue, r.partition,
        r.priority, r.version, r.timeout_ms, r.deadline_ms, clock.now_ms + r.delay_ms, r.parent, r.id, clock.now_ms, clock.now_ms,
        'portable_json'
-  from (select engine.now_ms() as now_ms) clock,
+  from (select engine.now_ms() as now_ms offset 0) clock,
        json_to_recordset(%s) as r (id text, name text, class_name text, inputs text, queue text, partition text, priority int,
                                    version text, timeout_ms bigint, deadline_ms bigint, delay_ms bigint, parent text)
  order by r.id
@@ -376,7 +384,7 @@ noted as (
     insert into dbos.operation_outputs (workflow_uuid, function_id, call_path, function_name, output, started_at_epoch_ms,
                                         completed_at_epoch_ms, serialization)
     select o.id, o.function_id, o.path, 'DBOS.recv', o.message, clock.now_ms, clock.now_ms, o.serialization
-      from oldest o, (select engine.now_ms() as now_ms) clock)
+      from oldest o, (select engine.now_ms() as now_ms offset 0) clock)
 select id, message, serialization from oldest
 """
 
@@ -402,7 +410,7 @@ parked as (
     update dbos.workflow_status s
        set owner_xid = null, executor_id = null, waits = g.tokens, wake_at_ms = g.wake_at, recovery_attempts = 0,
            updated_at = clock.now_ms
-      from given g, (select engine.now_ms() as now_ms) clock
+      from given g, (select engine.now_ms() as now_ms offset 0) clock
      where s.workflow_uuid = g.id
        and (g.wake_at is null or g.wake_at > clock.now_ms)
        and not exists (select from dbos.notifications n
@@ -444,7 +452,7 @@ FINISH: LiteralString = r"""
 update dbos.workflow_status s
    set status = r.status, output = r.output, error = r.error, owner_xid = null, deduplication_id = null,
        completed_at = clock.now_ms, updated_at = clock.now_ms
-  from (select engine.now_ms() as now_ms) clock,
+  from (select engine.now_ms() as now_ms offset 0) clock,
        unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f', E'\x1e'),
               string_to_array(%s, E'\x1f', E'\x1e')) as r (id, status, output, error)
  where s.workflow_uuid = r.id

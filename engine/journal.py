@@ -23,7 +23,7 @@ import psycopg
 import structlog
 
 from engine import entries as e
-from engine.entries import FIELD, Connection, Entry, Owner
+from engine.entries import FIELD, PIN_PLANS, Connection, Entry, Owner
 from engine.errors import NoSuchWorkflow, RecordRefused, RunLost
 
 log = structlog.get_logger("engine.journal")
@@ -38,13 +38,6 @@ ENOUGH = 32  # entries worth a commit at once
 NOT_OWNED = "HF001"
 TRY_AGAIN = frozenset({"40001", "40P01", "55P03", "57014", "53100", "53200", "53300", "53400"})
 NO_DESTINATION = "23503"
-
-# The journal's statements look rows up by id from arrays. On a fresh or fast-growing table the planner's guesses would choose scans,
-# and the huge cost of a disabled scan would then start the JIT compiler, some 100 ms a statement.
-PIN_PLANS: LiteralString = """
-select set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
-       set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false), set_config('jit', 'off', false)
-"""
 
 STILL_OURS: LiteralString = r"""
 select s.workflow_uuid

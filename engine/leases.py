@@ -20,11 +20,11 @@ log = structlog.get_logger("engine.lease")
 
 REGISTER: LiteralString = """
 insert into engine.worker (id, lease_until_ms, started_at_ms, version, place)
-select %s, clock.now_ms + %s, clock.now_ms, %s, %s from (select engine.now_ms() as now_ms) clock
+select %s, clock.now_ms + %s, clock.now_ms, %s, %s from (select engine.now_ms() as now_ms offset 0) clock
 returning started_at_ms
 """
 RENEW: LiteralString = """
-update engine.worker set lease_until_ms = engine.now_ms() + %s where id = %s and not dead returning lease_until_ms
+update engine.worker set lease_until_ms = (select engine.now_ms()) + %s where id = %s and not dead returning lease_until_ms
 """
 LEAVE: LiteralString = """
 delete from engine.worker w
@@ -33,7 +33,7 @@ delete from engine.worker w
 
 CONDEMN: LiteralString = """
 update engine.worker w set dead = true
-  from (select id from engine.worker where not dead and lease_until_ms < engine.now_ms() order by id
+  from (select id from engine.worker where not dead and lease_until_ms < (select engine.now_ms()) order by id
            for no key update skip locked) late
  where w.id = late.id
 returning w.id
@@ -51,8 +51,8 @@ with theirs as materialized (
      order by s.workflow_uuid limit 1000
        for no key update skip locked)
 update dbos.workflow_status s
-   set status = 'ENQUEUED', owner_xid = null, executor_id = null, started_at_epoch_ms = null, updated_at = engine.now_ms()
-  from theirs t where s.workflow_uuid = t.workflow_uuid and s.status = 'PENDING'
+   set status = 'ENQUEUED', owner_xid = null, executor_id = null, started_at_epoch_ms = null, updated_at = (select engine.now_ms())
+  from theirs t where s.workflow_uuid = t.workflow_uuid and coalesce(s.status, '') = 'PENDING'
 returning s.workflow_uuid
 """
 # FOR UPDATE waits for a claim of that worker that is under way (it holds KEY SHARE), so the check after it sees what was claimed.

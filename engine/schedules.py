@@ -22,7 +22,7 @@ CATCH_UP = 1000  # intervals of one schedule started in one transaction
 
 ACTIVE: LiteralString = """
 select s.schedule_id, s.schedule_name, s.workflow_name, s.workflow_class_name, s.schedule, s.context, s.last_fired_at,
-       s.automatic_backfill, s.cron_timezone, s.queue_name, engine.now_ms()
+       s.automatic_backfill, s.cron_timezone, s.queue_name, (select engine.now_ms())
   from dbos.workflow_schedules s where s.status = 'ACTIVE' and s.queue_name is not null
  order by s.schedule_id
 """
@@ -33,7 +33,7 @@ select s.last_fired_at from dbos.workflow_schedules s
 FIRE: LiteralString = """
 insert into dbos.workflow_status (workflow_uuid, status, name, class_name, inputs, queue_name, schedule_name, creator_xid,
                                   created_at, updated_at, serialization)
-values (%(id)s, 'ENQUEUED', %(name)s, %(class_name)s, %(inputs)s, %(queue)s, %(schedule)s, %(id)s, engine.now_ms(), engine.now_ms(),
+values (%(id)s, 'ENQUEUED', %(name)s, %(class_name)s, %(inputs)s, %(queue)s, %(schedule)s, %(id)s, (select engine.now_ms()), (select engine.now_ms()),
         'portable_json')
 on conflict do nothing
 """
@@ -42,7 +42,7 @@ MOVE: LiteralString = "update dbos.workflow_schedules set last_fired_at = %s whe
 CREATE: LiteralString = """
 insert into dbos.workflow_schedules (schedule_name, workflow_name, workflow_class_name, schedule, context, last_fired_at,
                                      automatic_backfill, cron_timezone, queue_name)
-values (%(name)s, %(workflow)s, %(class_name)s, %(cron)s, %(context)s, to_char(to_timestamp(engine.now_ms() / 1000.0) at time zone 'UTC',
+values (%(name)s, %(workflow)s, %(class_name)s, %(cron)s, %(context)s, to_char(to_timestamp((select engine.now_ms()) / 1000.0) at time zone 'UTC',
         'YYYY-MM-DD"T"HH24:MI:SS"+00:00"'), %(backfill)s, %(timezone)s, %(queue)s)
 on conflict (schedule_name) do update
    set workflow_name = excluded.workflow_name, workflow_class_name = excluded.workflow_class_name, schedule = excluded.schedule,

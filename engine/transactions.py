@@ -28,7 +28,7 @@ TRY_AGAIN = frozenset({"40001", "40P01", "55P03"})
 INSERT_OWN_RECORD: LiteralString = """
 insert into dbos.operation_outputs (workflow_uuid, function_id, call_path, function_name, output, started_at_epoch_ms,
                                     completed_at_epoch_ms, serialization)
-values (%s, %s, %s, %s, %s, %s, engine.now_ms(), 'portable_json')
+values (%s, %s, %s, %s, %s, %s, (select engine.now_ms()), 'portable_json')
 """
 OWN_RECORD: LiteralString = """
 select o.output from dbos.operation_outputs o where o.workflow_uuid = %s and o.function_id = %s and o.call_path = %s

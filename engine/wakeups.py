@@ -22,10 +22,10 @@ select 1 from dbos.workflow_status s where s.workflow_uuid = any (%s) order by s
 """
 WAKE: LiteralString = r"""
 update dbos.workflow_status s
-   set status = 'ENQUEUED', waits = null, wake_at_ms = null, updated_at = engine.now_ms()
+   set status = 'ENQUEUED', waits = null, wake_at_ms = null, updated_at = (select engine.now_ms())
   from (select t.id, array_agg(t.token) as tokens
           from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f')) as t (id, token) group by t.id) given
- where s.workflow_uuid = given.id and s.status = 'PENDING' and s.owner_xid is null and s.waits && given.tokens
+ where s.workflow_uuid = given.id and coalesce(s.status, '') = 'PENDING' and s.owner_xid is null and s.waits && given.tokens
 """
 # Under the locks of LOCK_RUNS: who is not parked has no use for its waits any more.
 FORGET_WAITS: LiteralString = """
@@ -87,21 +87,21 @@ async def look_again(conn: Connection, ids: Sequence[str]) -> int:
 TIMERS: LiteralString = """
 with due as materialized (
     select s.workflow_uuid from dbos.workflow_status s
-     where s.wake_at_ms <= engine.now_ms() order by s.wake_at_ms limit 1000
+     where s.wake_at_ms <= (select engine.now_ms()) order by s.wake_at_ms limit 1000
        for no key update skip locked)
 update dbos.workflow_status s
    set status = case when s.status = 'PENDING' and s.owner_xid is null then 'ENQUEUED' else s.status end,
-       waits = null, wake_at_ms = null, updated_at = engine.now_ms()
+       waits = null, wake_at_ms = null, updated_at = (select engine.now_ms())
   from due d where s.workflow_uuid = d.workflow_uuid
 returning s.workflow_uuid
 """
 DELAYED: LiteralString = """
 with due as materialized (
     select s.workflow_uuid from dbos.workflow_status s
-     where s.status = 'DELAYED' and s.delay_until_epoch_ms <= engine.now_ms() order by s.delay_until_epoch_ms limit 1000
+     where s.status = 'DELAYED' and s.delay_until_epoch_ms <= (select engine.now_ms()) order by s.delay_until_epoch_ms limit 1000
        for no key update skip locked)
 update dbos.workflow_status s
-   set status = 'ENQUEUED', updated_at = engine.now_ms(),
+   set status = 'ENQUEUED', updated_at = (select engine.now_ms()),
        deduplication_id = case when s.is_debounced then null else s.deduplication_id end
   from due d where s.workflow_uuid = d.workflow_uuid
 returning s.workflow_uuid
@@ -109,18 +109,18 @@ returning s.workflow_uuid
 OVERDUE: LiteralString = """
 with due as materialized (
     select s.workflow_uuid from dbos.workflow_status s
-     where s.workflow_deadline_epoch_ms <= engine.now_ms() and s.status in ('ENQUEUED', 'DELAYED', 'PENDING')
+     where s.workflow_deadline_epoch_ms <= (select engine.now_ms()) and s.status in ('ENQUEUED', 'DELAYED', 'PENDING')
      order by s.workflow_deadline_epoch_ms limit 1000
        for no key update skip locked)
 update dbos.workflow_status s
    set status = 'CANCELLED', owner_xid = null, deduplication_id = null, waits = null, wake_at_ms = null,
-       started_at_epoch_ms = null, completed_at = engine.now_ms(), updated_at = engine.now_ms()
+       started_at_epoch_ms = null, completed_at = (select engine.now_ms()), updated_at = (select engine.now_ms())
   from due d where s.workflow_uuid = d.workflow_uuid
 returning s.workflow_uuid
 """
 NEXT_DUE: LiteralString = """
 select least((select min(wake_at_ms) from dbos.workflow_status where wake_at_ms is not null),
-             (select min(delay_until_epoch_ms) from dbos.workflow_status where status = 'DELAYED')) - engine.now_ms()
+             (select min(delay_until_epoch_ms) from dbos.workflow_status where status = 'DELAYED')) - (select engine.now_ms())
 """
 
 

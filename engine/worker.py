@@ -237,17 +237,19 @@ class Worker:
 
     async def _claims(self) -> None:
         async with await self._connect() as conn:
-            await conn.execute("set jit = off")
+            await conn.execute(entries.PIN_PLANS)
             pause_s = self.poll_s
+            wanted = 1  # free slots worth a claim: a quarter of all while the queues give more than there is room for
             while not self._draining.is_set():
                 room = self._room()
                 free = self.slots - len(self.running)
-                if self.paused or not any(room.values()) or free < min(self.slots // 4, 16):
+                if self.paused or not any(room.values()) or free < wanted:
                     self._freed.clear()
                     await self._wait(self._freed, TICK_S)
                     continue
                 self._work.clear()
                 taken = await self._claim(conn, room)
+                wanted = max(self.slots // 4, 1) if taken == free else 1
                 if taken:
                     pause_s = CLAIM_GAP_S
                     await asyncio.sleep(CLAIM_GAP_S)
@@ -393,7 +395,7 @@ class Worker:
 
     async def _housekeeping(self) -> None:
         async with await self._connect() as conn:
-            await conn.execute("set jit = off")
+            await conn.execute(entries.PIN_PLANS)
             rescue_at = look_at = 0.0
             while not self._stopping.is_set():
                 self._chores.clear()
@@ -405,14 +407,14 @@ class Worker:
                     await wakeups.overdue(conn)
                     await schedules.fire(conn, self._on_work)
                 if moment >= rescue_at:
-                    rescue_at = moment + self.lease_s / 4
+                    rescue_at = moment + min(self.lease_s / 4, 0.5)
                     if await leases.rescue(conn):
                         self._on_work()
                 if moment >= look_at:
                     look_at = moment + 10
                     await self._name_strangers(conn)
                 due_s = await wakeups.next_due_s(conn)
-                pause_s = min(due_s if due_s is not None else TICK_S, TICK_S, self.lease_s / 4)
+                pause_s = min(due_s if due_s is not None else TICK_S, TICK_S, self.lease_s / 4, 0.5)
                 self._timers_ms = self.now_ms() + int(pause_s * 1000)
                 await self._wait(self._chores, pause_s)
 

@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"bench: {error}")
         return 69
     except psycopg.OperationalError as error:
-        say(f"bench: the server under test failed or cannot be reached: {error}")
+        say(f"bench: the server under test failed or cannot be reached: {' '.join(str(error).split())}")
         return 69
     except (NotDurable, NeverHappened, ProcessFailed, Wrong) as error:
         say(f"bench: {error}")

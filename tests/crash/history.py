@@ -7,6 +7,7 @@ program's own. What is a new value each time (a uuid, a moment) is replaced by a
 import re
 from collections import Counter
 from collections.abc import Collection
+from itertools import zip_longest
 from typing import Any, LiteralString
 
 import psycopg
@@ -63,6 +64,7 @@ union all select 'waiter', workflow_uuid, token from engine.wait
 union all select 'owned', workflow_uuid, status from dbos.workflow_status where owner_xid is not null
 """
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)?|\b1\d{12}\b|\b1\d{9}\.\d{3}\b")
+MEASURED = re.compile(r'(?<="duration_ms": )\d+')
 UUID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 
@@ -77,16 +79,26 @@ def history(conn: psycopg.Connection[Any], schema: str, *, without: Collection[s
 
 
 def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(UUID.sub("<uuid>", MOMENT.sub("<moment>", v)) if isinstance(v, str) else v for v in row)
+    return tuple(_timeless(value) if isinstance(value, str) else value for value in row)
+
+
+def _timeless(text: str) -> str:
+    return MEASURED.sub("<time>", UUID.sub("<uuid>", MOMENT.sub("<moment>", text)))
 
 
 def difference(expected: History, found: History) -> str:
-    """The rows that only one of them has; empty when they are equal."""
+    """What only one of them has; empty when they are equal."""
     lines: list[str] = []
     for what, rows in expected.items():
         lost, added = Counter(rows) - Counter(found[what]), Counter(found[what]) - Counter(rows)
-        lines += [f"  lost  {what}: {row}" for row in lost.elements()]
-        lines += [f"  added {what}: {row}" for row in added.elements()]
+        for before, after in zip_longest(lost.elements(), added.elements()):
+            lines.append(f"  {what}: {_apart(str(before), str(after))}")
         if not lost and not added and rows != found[what]:
-            lines.append(f"  {what} in another order: {rows} and then {found[what]}")
+            lines.append(f"  {what} in another order: {rows} and then {found[what]}"[:1000])
     return "\n".join(lines)
+
+
+def _apart(before: str, after: str) -> str:
+    """Both texts from a little before the first character that differs."""
+    start = max(next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), 0) - 60, 0)
+    return f"{before[:60]} … expected {before[start : start + 160]} … found {after[start : start + 160]}"

@@ -2,7 +2,7 @@
 
 Installed into a worker by wrapping the engine's own functions from outside. A point is `<moment> <write>`. The moment is `before` (all
 statements sent, their COMMIT not), or `after` (committed, the answer not yet used). The write names the workflow (`.` for the run under
-test, else the rest of its child's id), the kind of entry and its call path, and how often this process has written it: `. Step 3 #1`.
+test, else the rest of its child's id), the kind of entry and its call path, and how often this process has passed it: `. Step 3 #1`.
 """
 
 import contextvars
@@ -10,7 +10,7 @@ import functools
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,11 @@ class Points:
         self.trace = trace
         self.seen: Counter[str] = Counter()
 
-    def write(self, names: Sequence[str]) -> list[str]:
-        for name in names:
-            self.seen[name] += 1
-        return [f"{name} #{self.seen[name]}" for name in names]
-
-    def passing(self, moment: str, writes: Sequence[str]) -> None:
+    def passing(self, moment: str, writes: Iterable[str]) -> None:
         for write in writes:
             name = f"{moment} {write}"
+            self.seen[name] += 1
+            name = f"{name} #{self.seen[name]}"
             if self.trace is not None:
                 with self.trace.open("a") as file:
                     file.write(f"{name}\n")
@@ -66,7 +63,7 @@ class Points:
         commit = Journal._commit  # pyright: ignore[reportPrivateUsage]
 
         async def watched(journal: Journal, conn: Any, batch: list[Entry]) -> None:
-            await commit(journal, Tapped(conn, self, self.write([self.named(entry) for entry in batch])), batch)  # type: ignore[arg-type]
+            await commit(journal, Tapped(conn, self, [self.named(entry) for entry in batch]), batch)  # type: ignore[arg-type]
 
         Journal._commit = watched  # pyright: ignore[reportPrivateUsage]
 
@@ -85,10 +82,9 @@ class Points:
             name = _path.get()
             if not name or conn.info.transaction_status != TransactionStatus.INTRANS:
                 return await commit(conn)
-            writes = self.write([name])
-            self.passing("before", writes)
+            self.passing("before", [name])
             await commit(conn)
-            self.passing("after", writes)
+            self.passing("after", [name])
 
         transactions._attempt = named  # pyright: ignore[reportPrivateUsage]
         psycopg.AsyncConnection.commit = watched
@@ -99,7 +95,7 @@ class Points:
         @functools.wraps(claim)
         async def watched(*args: Any) -> Any:
             claimed = await claim(*args)
-            self.passing("after", self.write([f"{self.of(one.id)} Claim" for one in claimed]))
+            self.passing("after", [f"{self.of(one.id)} Claim" for one in claimed])
             return claimed
 
         claims.claim = watched
@@ -111,7 +107,7 @@ class Points:
         async def watched(*args: Any) -> int:
             done = await original(*args)
             if done:
-                self.passing("after", self.write([f". {name}"]))
+                self.passing("after", [f". {name}"])
             return done
 
         setattr(wakeups, name, watched)

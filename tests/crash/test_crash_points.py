@@ -7,7 +7,7 @@ import pytest
 
 from engine import Engine
 from steps.contracts.gate import GateReply
-from steps.identity import gate_key, intent_hash, prompt_event, run_id, workflow_id
+from steps.identity import gate_key, human_topic, intent_hash, run_id, workflow_id
 from steps.opencode import ReplayOpenCode
 from steps.replies import reply_to_gate
 from steps.sandbox import MockSandbox
@@ -46,7 +46,7 @@ async def start_run(engine: Engine) -> None:
 
 def says(choice: str) -> Callable[[Engine], Awaitable[None]]:
     async def world(engine: Engine) -> None:
-        await until(lambda: engine.get_event(WID, prompt_event(GATE)), "the gate to open")
+        await until(lambda: waits_for(engine, WID, f"t:{human_topic(GATE)}"), "the run to wait at its gate")
         reply = GateReply(payload={"choice": choice}, dedupeKey="drill", origin="manual")
         await reply_to_gate(engine, WID, GATE, reply)
 

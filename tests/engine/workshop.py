@@ -130,6 +130,13 @@ class Workshop:
         """What is recorded, by name, in order."""
         return [s.name for s in await self.engine.steps(id)]
 
+    async def blocked(self, count: int = 1) -> None:
+        """Wait until that many connections wait for somebody's lock."""
+        query: LiteralString = """
+            select count(*) >= %s from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+        """
+        await self.until(lambda: self.value(query, count), "somebody waits for a lock")
+
     # -- waiting ------------------------------------------------------------------------------------------------------
 
     async def until(self, holds: Callable[[], Awaitable[Any]], what: str) -> Any:
@@ -167,11 +174,12 @@ class Workshop:
 class Brake:
     """Holds a worker's journal at one of its commits, counted from 1, just before it or between it and the news of it.
 
-    Those are the moments at which a crash matters. `reached` is set when the journal stands there.
+    Those are the moments at which a crash matters. `reached` is set when the journal stands there; set `released` to let it go on.
     """
 
     def __init__(self, worker: Worker, commit: int, *, after: bool) -> None:
         self.reached = asyncio.Event()
+        self.released = asyncio.Event()
         self._worker = worker
         self._commits = 0
         self._at = commit
@@ -189,7 +197,9 @@ class Brake:
                 entry.done = asyncio.get_running_loop().create_future()  # nobody waits for these
             await self._real(conn, batch)
         self.reached.set()
-        await asyncio.Event().wait()
+        await self.released.wait()
+        if not self._after:
+            await self._real(conn, batch)
 
 
 class Trace:

@@ -1,0 +1,116 @@
+"""Putting workflows into their queues, many callers in one commit.
+
+Concurrent calls of `Enqueuer.add` share a statement: while one commit is under way the next callers collect, and go with the next.
+Each returns after the commit that holds its row. A row that the database refuses fails its own caller only.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, LiteralString
+
+import orjson
+import psycopg
+
+from engine.entries import Connection
+
+BATCH = 500
+TRY_AGAIN = frozenset({"40001", "40P01"})
+
+Row = dict[str, Any]
+
+ENQUEUE: LiteralString = """
+insert into dbos.workflow_status (workflow_uuid, status, name, class_name, inputs, queue_name, queue_partition_key, priority,
+    application_version, workflow_timeout_ms, delay_until_epoch_ms, deduplication_id, attributes, creator_xid, created_at, updated_at,
+    serialization)
+select %(id)s, %(status)s, %(name)s, %(class_name)s, %(inputs)s, %(queue)s, %(partition)s, %(priority)s, %(version)s,
+       %(timeout_ms)s, clock.now_ms + %(delay_ms)s, %(dedup_id)s, %(attributes)s::jsonb, %(id)s, clock.now_ms, clock.now_ms,
+       'portable_json'
+  from (select engine.now_ms() as now_ms offset 0) clock
+on conflict (workflow_uuid) do nothing
+returning 1
+"""
+ENQUEUE_MANY: LiteralString = """
+insert into dbos.workflow_status (workflow_uuid, status, name, class_name, inputs, queue_name, queue_partition_key, priority,
+    application_version, workflow_timeout_ms, delay_until_epoch_ms, deduplication_id, attributes, creator_xid, created_at, updated_at,
+    serialization)
+select r.id, case when r.delay_ms is null then 'ENQUEUED' else 'DELAYED' end, r.name, r.class_name, r.inputs, r.queue, r.partition,
+       r.priority, r.version, r.timeout_ms, clock.now_ms + r.delay_ms, r.dedup_id, r.attributes, r.id, clock.now_ms, clock.now_ms,
+       'portable_json'
+  from (select engine.now_ms() as now_ms offset 0) clock,
+       json_to_recordset(%s) as r (id text, name text, class_name text, inputs text, queue text, partition text, priority int,
+                                   version text, timeout_ms bigint, delay_ms bigint, dedup_id text, attributes jsonb)
+ order by r.id
+on conflict (workflow_uuid) do nothing
+returning workflow_uuid
+"""
+
+
+async def one(conn: Connection, row: Row) -> bool:
+    """Insert one workflow; False when its id exists. Raises psycopg.errors.UniqueViolation for a deduplication id in use."""
+    return await (await conn.execute(ENQUEUE, row)).fetchone() is not None
+
+
+async def many(conn: Connection, rows: Sequence[Row]) -> list[str]:
+    """Insert workflows in one statement, in the order of their ids; the ids that were new. One refused row refuses all."""
+    made = await conn.execute(ENQUEUE_MANY, (orjson.dumps(list(rows)).decode(),))
+    return [row[0] for row in await made.fetchall()]
+
+
+class Enqueuer:
+    """Commits the rows of concurrent callers together."""
+
+    def __init__(self, acquire: Callable[[], contextlib.AbstractAsyncContextManager[Connection]]) -> None:
+        self._acquire = acquire
+        self._waiting: list[tuple[Row, asyncio.Future[bool]]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    async def add(self, row: Row) -> bool:
+        """Insert a workflow; returns after the commit, False when its id exists. Raises what the database refuses it with."""
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((row, done))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send(), name="enqueuer")
+        return await done
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                await self._commit(batch)
+        finally:
+            self._sender = None
+
+    async def _commit(self, batch: list[tuple[Row, asyncio.Future[bool]]]) -> None:
+        try:
+            async with self._acquire() as conn:
+                made = await self._insert(conn, [row for row, _ in batch])
+        except psycopg.Error as error:
+            if len(batch) > 1 and not isinstance(error, psycopg.OperationalError):
+                for each in batch:
+                    await self._commit([each])
+            elif error.sqlstate in TRY_AGAIN:
+                await self._commit(batch)
+            else:
+                refuse(batch, error)
+        except BaseException as error:
+            refuse(batch, error)
+            raise
+        else:
+            for row, done in batch:
+                fresh = row["id"] in made
+                made.discard(row["id"])  # the same id twice in one commit: the first caller made it
+                if not done.done():
+                    done.set_result(fresh)
+
+    @staticmethod
+    async def _insert(conn: Connection, rows: list[Row]) -> set[str]:
+        if len(rows) == 1:
+            return {rows[0]["id"]} if await one(conn, rows[0]) else set()
+        return set(await many(conn, rows))
+
+
+def refuse(batch: Sequence[tuple[Row, asyncio.Future[bool]]], error: BaseException) -> None:
+    for _, done in batch:
+        if not done.done():
+            done.set_exception(error)
