@@ -20,6 +20,7 @@ from psycopg import AsyncConnection
 
 from benchmarks import workloads
 from benchmarks.server import CLOCK_MS
+from bin.wiring import calm_garbage_collector
 from engine import Engine, Workflow
 
 REGISTERED: LiteralString = "select count(*) from engine.worker where place like %s and not dead"
@@ -32,6 +33,7 @@ async def line() -> str:
 
 
 async def work(dsn: str, concurrency: int) -> None:
+    calm_garbage_collector()  # as bin/worker does
     async with Engine.connect(dsn) as engine:
         worker = engine.worker(workloads.ALL, queues={workloads.QUEUE: concurrency}, slots=concurrency)
         serving = asyncio.create_task(worker.run())

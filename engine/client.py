@@ -468,6 +468,7 @@ class Engine:
             lease_s=lease_s,
             poll_s=poll_s,
             listen=listen,
+            prepare=self._prepare,
         )
 
     async def run_worker(self, workflows: Sequence[Workflow[Any, Any]], **options: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any, LiteralString
 
 import psycopg
 
+from engine.pipeline import Pipeline, Statement
 from engine.records import Rider
 
 FIELD = "\x1f"  # between the values of one column
@@ -212,9 +213,9 @@ select engine.must(count(*) = %s::int) from mine
 """
 
 
-async def fence(conn: Connection, owners: Sequence[Owner]) -> None:
+def fence(pipe: Pipeline, owners: Sequence[Owner]) -> None:
     """Lock the status rows of all owners, in id order, or fail with SQLSTATE HF001."""
-    await conn.execute(FENCE, (FIELD.join([o.id for o in owners]), FIELD.join([o.token for o in owners]), str(len(owners))))
+    pipe.add(FENCE, (FIELD.join([o.id for o in owners]), FIELD.join([o.token for o in owners]), str(len(owners))))
 
 
 INSERT_STEPS: LiteralString = r"""
@@ -229,8 +230,8 @@ select r.id, r.function_id, r.path, r.name, r.output, r.error, r.child, r.starte
 """
 
 
-async def insert_steps(conn: Connection, steps: Sequence[Step]) -> None:
-    await conn.execute(
+def insert_steps(pipe: Pipeline, steps: Sequence[Step]) -> None:
+    pipe.add(
         INSERT_STEPS,
         (
             FIELD.join([s.owner.id for s in steps]),
@@ -258,8 +259,8 @@ returning workflow_uuid, function_id, completed_at_epoch_ms, started_at_epoch_ms
 """
 
 
-async def insert_timers(conn: Connection, timers: Sequence[Timer]) -> psycopg.AsyncCursor[Any]:
-    return await conn.execute(
+def insert_timers(pipe: Pipeline, timers: Sequence[Timer]) -> Statement:
+    return pipe.add(
         INSERT_TIMERS,
         (
             FIELD.join([t.owner.id for t in timers]),
@@ -285,13 +286,13 @@ select r.id, r.function_id, r.key, r.value, 'portable_json'
 """
 
 
-async def write_events(conn: Connection, events: Sequence[tuple[Step, Event]]) -> None:
+def write_events(pipe: Pipeline, events: Sequence[tuple[Step, Event]]) -> None:
     last = {(s.owner.id, e.key): e.value for s, e in events}  # a statement may upsert a key once only
-    await conn.execute(
+    pipe.add(
         UPSERT_EVENTS,
         (FIELD.join([k[0] for k in last]), FIELD.join([k[1] for k in last]), FIELD.join(last.values())),
     )
-    await conn.execute(
+    pipe.add(
         INSERT_EVENT_HISTORY,
         (
             FIELD.join([s.owner.id for s, _ in events]),
@@ -312,8 +313,8 @@ on conflict (message_uuid) do nothing
 """
 
 
-async def insert_mail(conn: Connection, mail: Sequence[Mail]) -> None:
-    await conn.execute(
+def insert_mail(pipe: Pipeline, mail: Sequence[Mail]) -> None:
+    pipe.add(
         INSERT_MAIL,
         (
             FIELD.join([m.destination for m in mail]),
@@ -340,8 +341,8 @@ on conflict (workflow_uuid) do nothing
 """
 
 
-async def insert_children(conn: Connection, children: Sequence[Child]) -> None:
-    await conn.execute(INSERT_CHILDREN, (json_array([c.row for c in children]),))
+def insert_children(pipe: Pipeline, children: Sequence[Child]) -> None:
+    pipe.add(INSERT_CHILDREN, (json_array([c.row for c in children]),))
 
 
 # Only the run's owner appends to its streams, so max + 1 cannot be taken twice.
@@ -356,8 +357,8 @@ select r.id, r.key, r.value,
 """
 
 
-async def insert_chunks(conn: Connection, chunks: Sequence[tuple[Step, Chunk]]) -> None:
-    await conn.execute(
+def insert_chunks(pipe: Pipeline, chunks: Sequence[tuple[Step, Chunk]]) -> None:
+    pipe.add(
         INSERT_CHUNKS,
         (
             FIELD.join([s.owner.id for s, _ in chunks]),
@@ -389,9 +390,9 @@ select id, message, serialization from oldest
 """
 
 
-async def receive(conn: Connection, wanted: Sequence[Receive]) -> psycopg.AsyncCursor[Any]:
+def receive(pipe: Pipeline, wanted: Sequence[Receive]) -> Statement:
     """At most one entry a run: a row it does not find leaves no gap in function ids."""
-    return await conn.execute(
+    return pipe.add(
         RECEIVE,
         (
             FIELD.join([w.owner.id for w in wanted]),
@@ -425,7 +426,7 @@ parked as (
                           and e.key = substr(t.token, 3 + length(split_part(substr(t.token, 3), '::', 1)) + 2)
                         where left(t.token, 2) = 'e:')
     returning s.workflow_uuid)
-select (select engine.now_ms()), (select coalesce(array_agg(p.workflow_uuid), '{}') from parked p)
+select p.workflow_uuid, null from parked p union all select null, (select engine.now_ms())
 """
 INSERT_WAITS: LiteralString = r"""
 insert into engine.wait (token, workflow_uuid)
@@ -434,11 +435,11 @@ on conflict do nothing
 """
 
 
-async def park(conn: Connection, parks: Sequence[Park]) -> psycopg.AsyncCursor[Any]:
+def park(pipe: Pipeline, parks: Sequence[Park]) -> Statement:
     shared = [(t, p.owner.id) for p in parks for t in p.shared]
     if shared:
-        await conn.execute(INSERT_WAITS, (FIELD.join([t for t, _ in shared]), FIELD.join([i for _, i in shared])))
-    return await conn.execute(
+        pipe.add(INSERT_WAITS, (FIELD.join([t for t, _ in shared]), FIELD.join([i for _, i in shared])))
+    return pipe.add(
         PARK,
         (
             FIELD.join([p.owner.id for p in parks]),
@@ -463,8 +464,8 @@ select r.parent, 'c:' || r.id from unnest(string_to_array(%s, E'\x1f'), string_t
 """
 
 
-async def finish(conn: Connection, ends: Sequence[Finish]) -> None:
-    await conn.execute(
+def finish(pipe: Pipeline, ends: Sequence[Finish]) -> None:
+    pipe.add(
         FINISH,
         (
             FIELD.join([f.owner.id for f in ends]),
@@ -475,4 +476,4 @@ async def finish(conn: Connection, ends: Sequence[Finish]) -> None:
     )
     children = [(f.owner.parent_id, f.owner.id) for f in ends if f.owner.parent_id is not None]
     if children:
-        await conn.execute(WAKE_PARENTS, (FIELD.join([c[0] for c in children]), FIELD.join([c[1] for c in children])))
+        pipe.add(WAKE_PARENTS, (FIELD.join([c[0] for c in children]), FIELD.join([c[1] for c in children])))

@@ -25,6 +25,7 @@ import structlog
 from engine import entries as e
 from engine.entries import FIELD, PIN_PLANS, Connection, Entry, Owner
 from engine.errors import NoSuchWorkflow, RecordRefused, RunLost
+from engine.pipeline import Pipeline, Row
 
 log = structlog.get_logger("engine.journal")
 
@@ -57,8 +58,12 @@ select o.workflow_uuid, o.call_path, o.function_id, o.output, o.serialization, o
 class Journal:
     """Writes entries in groups. One per worker; used from the event loop it was started on."""
 
-    def __init__(self, connect: Connect, *, after_commit: AfterCommit | None = None, retry_s: float = 0.1) -> None:
+    def __init__(
+        self, connect: Connect, *, prepare: bool = True, after_commit: AfterCommit | None = None, retry_s: float = 0.1
+    ) -> None:
         self._connect = connect
+        self._prepare = prepare
+        self._prepared: dict[str, bytes] | None = None  # statements that the connection knows, by name
         self._after_commit = after_commit
         self._retry_s = retry_s
         self._conn: Connection | None = None
@@ -185,6 +190,7 @@ class Journal:
                 conn = await self._connect()
                 await conn.execute(PIN_PLANS)
                 self._conn = conn
+                self._prepared = {} if self._prepare else None
             except psycopg.Error as error:
                 log.warning("journal has no database", error=str(error))
                 await asyncio.sleep(self._retry_s)
@@ -198,40 +204,32 @@ class Journal:
         wanted = [x for x in batch if type(x) is e.Receive]
         parks = [x for x in batch if type(x) is e.Park]
         ends = [x for x in batch if type(x) is e.Finish]
+        pipe = Pipeline(conn, self._prepared)
         timed = received = parked = None
-        async with one_transaction(conn):
-            await e.fence(conn, owners)
-            if steps:
-                await e.insert_steps(conn, steps)
-                await write_effects(conn, [s for s in steps if s.effect is not None])
-            if timers:
-                timed = await e.insert_timers(conn, timers)
-            await write_riders(conn, batch)
-            if wanted:
-                received = await e.receive(conn, wanted)
-            if parks:
-                parked = await e.park(conn, parks)
-            if ends:
-                await e.finish(conn, ends)
-        moments = {(r[0], r[1]): r for r in await timed.fetchall()} if timed else {}
-        found = {r[0]: (r[1], r[2]) for r in await received.fetchall()} if received else {}
-        asleep = await parked.fetchone() if parked else None
+        e.fence(pipe, owners)
+        if steps:
+            e.insert_steps(pipe, steps)
+            write_effects(pipe, [s for s in steps if s.effect is not None])
+        if timers:
+            timed = e.insert_timers(pipe, timers)
+        write_riders(pipe, batch)
+        if wanted:
+            received = e.receive(pipe, wanted)
+        if parks:
+            parked = e.park(pipe, parks)
+        if ends:
+            e.finish(pipe, ends)
+        await pipe.run()
         self.flushes += 1
         self.records += len(batch)
         for owner in owners:
             owner.recorded = counts[owner.id]
-        for timer in timers:
-            row = moments[timer.owner.id, timer.function_id]
-            timer.owner.seen_ms = row[3]
-            resolve(timer, row[2])
-        for entry in wanted:
-            if entry.owner.id in found:
-                entry.owner.recorded += 1
-            resolve(entry, found.get(entry.owner.id))
-        for entry in parks:
-            assert asleep is not None
-            entry.owner.seen_ms = asleep[0]
-            resolve(entry, entry.owner.id in asleep[1])
+        if timed is not None:
+            give_moments(timers, timed.rows)
+        if received is not None:
+            give_mail(wanted, received.rows)
+        if parked is not None:
+            give_verdicts(parks, parked.rows)
         for entry in steps:
             resolve(entry, None)
         for entry in ends:
@@ -283,23 +281,6 @@ class Journal:
         return again
 
 
-@contextlib.asynccontextmanager
-async def one_transaction(conn: Connection) -> AsyncGenerator[None]:
-    """A pipeline, which on an autocommit connection is one implicit transaction and one round trip.
-
-    Leaving a pipeline commits what was sent so far. When the block fails on this side, or is cancelled, the connection is closed
-    instead: the half that was sent is undone.
-    """
-    async with conn.pipeline():
-        try:
-            yield
-        except psycopg.Error:
-            raise
-        except BaseException:
-            await conn.close()
-            raise
-
-
 def number(batch: Sequence[Entry]) -> tuple[list[Owner], dict[str, int]]:
     """Give every record its function_id: the next ones of its run, receives last, since they may find nothing."""
     owners: dict[str, Owner] = {}
@@ -321,22 +302,22 @@ def number(batch: Sequence[Entry]) -> tuple[list[Owner], dict[str, int]]:
     return list(owners.values()), counts
 
 
-async def write_effects(conn: Connection, steps: Sequence[e.Step]) -> None:
+def write_effects(pipe: Pipeline, steps: Sequence[e.Step]) -> None:
     events = [(s, s.effect) for s in steps if type(s.effect) is e.Event]
     mail = [s.effect for s in steps if type(s.effect) is e.Mail]
     children = [s.effect for s in steps if type(s.effect) is e.Child]
     chunks = [(s, s.effect) for s in steps if type(s.effect) is e.Chunk]
     if events:
-        await e.write_events(conn, events)
+        e.write_events(pipe, events)
     if mail:
-        await e.insert_mail(conn, mail)
+        e.insert_mail(pipe, mail)
     if children:
-        await e.insert_children(conn, children)
+        e.insert_children(pipe, children)
     if chunks:
-        await e.insert_chunks(conn, chunks)
+        e.insert_chunks(pipe, chunks)
 
 
-async def write_riders(conn: Connection, batch: Sequence[Entry]) -> None:
+def write_riders(pipe: Pipeline, batch: Sequence[Entry]) -> None:
     """One execution a rider statement, with the rows of the whole batch."""
     rows: dict[e.Rider, list[str]] = {}
     for entry in batch:
@@ -344,7 +325,39 @@ async def write_riders(conn: Connection, batch: Sequence[Entry]) -> None:
             for rider, row in entry.riders:
                 rows.setdefault(rider, []).append(row)
     for rider, each in rows.items():
-        await conn.execute(rider.sql, (e.json_array(each),))
+        pipe.add(rider.sql, (e.json_array(each),))
+
+
+def give_moments(timers: Sequence[e.Timer], rows: Sequence[Row]) -> None:
+    found = {(number_of(row[1]), text_of(row[0])): row for row in rows}
+    for timer in timers:
+        row = found[timer.function_id, timer.owner.id]
+        timer.owner.seen_ms = number_of(row[3])
+        resolve(timer, number_of(row[2]))
+
+
+def give_mail(wanted: Sequence[e.Receive], rows: Sequence[Row]) -> None:
+    found = {text_of(row[0]): (text_of(row[1]), None if row[2] is None else text_of(row[2])) for row in rows}
+    for entry in wanted:
+        if entry.owner.id in found:
+            entry.owner.recorded += 1
+        resolve(entry, found.get(entry.owner.id))
+
+
+def give_verdicts(parks: Sequence[e.Park], rows: Sequence[Row]) -> None:
+    parked = {text_of(row[0]) for row in rows if row[0] is not None}
+    now_ms = next(number_of(row[1]) for row in rows if row[1] is not None)
+    for entry in parks:
+        entry.owner.seen_ms = now_ms
+        resolve(entry, entry.owner.id in parked)
+
+
+def text_of(value: bytes | None) -> str:
+    return (value or b"").decode()
+
+
+def number_of(value: bytes | None) -> int:
+    return int(value or b"0")
 
 
 def halves(batch: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:

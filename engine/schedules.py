@@ -33,8 +33,9 @@ select s.last_fired_at from dbos.workflow_schedules s
 FIRE: LiteralString = """
 insert into dbos.workflow_status (workflow_uuid, status, name, class_name, inputs, queue_name, schedule_name, creator_xid,
                                   created_at, updated_at, serialization)
-values (%(id)s, 'ENQUEUED', %(name)s, %(class_name)s, %(inputs)s, %(queue)s, %(schedule)s, %(id)s, (select engine.now_ms()), (select engine.now_ms()),
-        'portable_json')
+select %(id)s, 'ENQUEUED', %(name)s, %(class_name)s, %(inputs)s, %(queue)s, %(schedule)s, %(id)s, clock.now_ms, clock.now_ms,
+       'portable_json'
+  from (select engine.now_ms() as now_ms offset 0) clock
 on conflict do nothing
 """
 MOVE: LiteralString = "update dbos.workflow_schedules set last_fired_at = %s where schedule_id = %s"
@@ -42,8 +43,9 @@ MOVE: LiteralString = "update dbos.workflow_schedules set last_fired_at = %s whe
 CREATE: LiteralString = """
 insert into dbos.workflow_schedules (schedule_name, workflow_name, workflow_class_name, schedule, context, last_fired_at,
                                      automatic_backfill, cron_timezone, queue_name)
-values (%(name)s, %(workflow)s, %(class_name)s, %(cron)s, %(context)s, to_char(to_timestamp((select engine.now_ms()) / 1000.0) at time zone 'UTC',
-        'YYYY-MM-DD"T"HH24:MI:SS"+00:00"'), %(backfill)s, %(timezone)s, %(queue)s)
+values (%(name)s, %(workflow)s, %(class_name)s, %(cron)s, %(context)s,
+        to_char(to_timestamp(engine.now_ms() / 1000.0) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"'),
+        %(backfill)s, %(timezone)s, %(queue)s)
 on conflict (schedule_name) do update
    set workflow_name = excluded.workflow_name, workflow_class_name = excluded.workflow_class_name, schedule = excluded.schedule,
        context = excluded.context, automatic_backfill = excluded.automatic_backfill, cron_timezone = excluded.cron_timezone,

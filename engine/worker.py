@@ -58,6 +58,7 @@ class Worker:
         lease_s: float,
         poll_s: float,
         listen: bool,
+        prepare: bool,
     ) -> None:
         self.id = str(uuid.uuid4())
         self.workflows = {w.name: w for w in workflows}
@@ -91,7 +92,7 @@ class Worker:
         self._clock_at = 0.0
         self._heartbeat: leases.Heartbeat | None = None
         self._reborn: asyncio.Task[None] | None = None
-        self.journal = Journal(self._journal_connection, after_commit=self._after_commit)
+        self.journal = Journal(self._journal_connection, prepare=prepare, after_commit=self._after_commit)
         self.notifier = hints.Notifier(pool.connection)
         self._services = Services(self.journal, pool, self.now_ms)
 

@@ -160,7 +160,9 @@ async def crash_everywhere(drill: Drill, halls: list[Stage], folder: Path) -> No
 def judge(reference: Outcome, outcomes: list[Outcome]) -> None:
     wrong = {o.point: d for o in outcomes if (d := difference(reference.found, o.found))}
     missed = [o.point for o in outcomes if not o.died]
-    print(f"\n{len(outcomes)} crash points: {len(outcomes) - len(missed)} died there, {len(wrong)} diverged; not reached: {missed}")
+    print(
+        f"\n{len(outcomes)} crash points: {len(outcomes) - len(missed)} died there, {len(wrong)} diverged; not reached: {missed}"
+    )
     assert not wrong, "\n".join(f"{point}\n{text}" for point, text in wrong.items())
     for outcome in outcomes:
         assert outcome.executions.keys() == reference.executions.keys(), outcome.point

@@ -15,15 +15,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import uvloop
 
 from engine import Engine, Workflow
 from tests.crash import subject
 from tests.crash.points import Points
-
-T = TypeVar("T")
 
 WAIT_S = 30.0
 LEASE_S = 1.0
@@ -102,15 +100,13 @@ def workers(job: Job) -> Iterator[Callable[..., WorkerProcess]]:
             one.kill()
 
 
-async def until(look: Callable[[], T | Awaitable[T]], what: str, timeout_s: float = WAIT_S) -> T:
+async def until(look: Callable[[], object | Awaitable[object]], what: str, timeout_s: float = WAIT_S) -> None:
     """Look again and again until there is something true. Fails after `timeout_s`."""
     end = time.monotonic() + timeout_s
     while True:
         found = look()
-        if isinstance(found, Awaitable):
-            found = await found
-        if found:
-            return found
+        if await found if isinstance(found, Awaitable) else found:
+            return
         if time.monotonic() > end:
             raise AssertionError(f"waited {timeout_s} s in vain for {what}")
         await asyncio.sleep(0.02)

@@ -12,7 +12,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -60,15 +60,15 @@ class Points:
             self._watch_housekeeping(name)
 
     def _watch_journal(self) -> None:
-        commit = Journal._commit  # pyright: ignore[reportPrivateUsage]
+        commit = Journal._commit
 
         async def watched(journal: Journal, conn: Any, batch: list[Entry]) -> None:
-            await commit(journal, Tapped(conn, self, [self.named(entry) for entry in batch]), batch)  # type: ignore[arg-type]
+            await commit(journal, cast(Any, Tapped(conn, self, [self.named(entry) for entry in batch])), batch)
 
-        Journal._commit = watched  # pyright: ignore[reportPrivateUsage]
+        setattr(Journal, "_commit", watched)  # noqa: B010
 
     def _watch_transactions(self) -> None:
-        attempt = transactions._attempt  # pyright: ignore[reportPrivateUsage]
+        attempt = transactions._attempt
         commit = psycopg.AsyncConnection.commit
 
         async def named(call: Any, branch: Any, path: str, *rest: Any) -> Any:
@@ -86,7 +86,7 @@ class Points:
             await commit(conn)
             self.passing("after", [name])
 
-        transactions._attempt = named  # pyright: ignore[reportPrivateUsage]
+        transactions._attempt = named
         psycopg.AsyncConnection.commit = watched
 
     def _watch_claims(self) -> None:

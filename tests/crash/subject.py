@@ -117,6 +117,7 @@ async def fulfil(order: str) -> dict[str, Any]:
     early = await recv("early", timeout_s=600)
     left, right, tag = await gather(left_hand(), right_hand(), label(order))
     sent = await start(parcel, order, id=f"{me}/parcel")
+    ribbon: list[Any] = []
     try:
         await refuse("ribbon")
     except StepFailed as failure:

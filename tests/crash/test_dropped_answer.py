@@ -33,7 +33,9 @@ union all select workflow_uuid, key from dbos.workflow_events_history group by w
 """
 RIDERS: LiteralString = "select count(*) from ridden"
 BOOKED: LiteralString = "select count(*), sum(amount) from booked"
-STREAMED: LiteralString = 'select workflow_uuid from dbos.streams group by workflow_uuid having array_agg("offset" order by "offset") <> array[0, 1, 2]'
+TORN_STREAMS: LiteralString = """
+select workflow_uuid from dbos.streams group by workflow_uuid having array_agg("offset" order by "offset") <> array[0, 1, 2]
+"""
 
 
 async def answer(engine: Engine) -> None:
@@ -71,7 +73,9 @@ async def test_a_lost_answer_to_a_commit_neither_loses_nor_doubles(engine_databa
             answering = asyncio.create_task(answer(engine))
             with workers(Job(through, tmp_path, lease_s=10.0, slots=16)) as begin:
                 fleet = [begin(), begin()]
-                await until(lambda: not conn.execute(UNENDED).fetchall() or conn.execute(FAILED).fetchall(), "all runs to end", 60)
+                await until(
+                    lambda: not conn.execute(UNENDED).fetchall() or conn.execute(FAILED).fetchall(), "all runs to end", 60
+                )
                 assert conn.execute(FAILED).fetchall() == []
                 await until(lambda: conn.execute(LEFTOVERS).fetchall() == [], "nothing to be left over")
                 assert all(worker.exit_code is None for worker in fleet)
@@ -82,6 +86,6 @@ async def test_a_lost_answer_to_a_commit_neither_loses_nor_doubles(engine_databa
         assert conn.execute(DOUBLED).fetchall() == []
         assert conn.execute(RIDERS).fetchall() == [(STEPS * len(ERRANDS) + 7 * len(ORDERS),)]
         assert conn.execute(BOOKED).fetchall() == [(2 * len(ORDERS), 15 * len(ORDERS))]
-        assert conn.execute(STREAMED).fetchall() == []
+        assert conn.execute(TORN_STREAMS).fetchall() == []
     executions = Counter((tmp_path / "ledger").read_text().split())
     assert {key: count for key, count in executions.items() if count > 1} == {}, "nobody died, so no step ran twice"

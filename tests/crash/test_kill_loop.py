@@ -28,7 +28,9 @@ select names, count(*)::int
   from (select array_agg(function_name order by function_id) as names from dbos.operation_outputs group by workflow_uuid) j
  group by names
 """
-RIDERS: LiteralString = "select rows, count(*)::int from (select count(*)::int as rows from ridden group by workflow_id, path) r group by rows"
+RIDERS: LiteralString = """
+select rows, count(*)::int from (select count(*)::int as rows from ridden group by workflow_id, path) r group by rows
+"""
 MESSAGES: LiteralString = """
 select n.consumed, o.function_name, count(*)::int
   from dbos.notifications n

@@ -1,0 +1,103 @@
+"""The documentation as tests see it: pages, their fenced blocks with what is said about them, their links.
+
+A line `<!-- not run: reason -->` right before a block keeps it from being executed; `<!-- output -->` says that the block is what the
+block before it printed, with `…` for whatever differs from run to run.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DOCS = ROOT / "docs"
+
+EXECUTED = ("sh", "python", "sql")
+
+FENCE = re.compile(r"^(?P<ticks>`{3,})(?P<language>[a-z]*)$")
+NOT_RUN = re.compile(r"^<!-- not run: (?P<reason>.+) -->$")
+OUTPUT = "<!-- output -->"
+LINK = re.compile(r"(?<!!)\[[^\]]+\]\((?P<target>[^)\s]+)\)|src(?:set)?=\"(?P<source>[^\"]+)\"|!\[[^\]]*\]\((?P<image>[^)\s]+)\)")
+HEADING = re.compile(r"^#{1,6} +(?P<text>.+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block. `reason`: why it is not run. `is_output`: it shows what the block before it printed."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    reason: str | None
+    is_output: bool
+
+    @property
+    def place(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    @property
+    def runs(self) -> bool:
+        return self.language in EXECUTED and self.reason is None
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a page, in order."""
+    found: list[Block] = []
+    before = ""
+    lines = iter(enumerate(page.read_text().splitlines(), start=1))
+    for number, line in lines:
+        fence = FENCE.match(line)
+        if fence is None:
+            before = line.strip() or before
+            continue
+        inside: list[str] = []
+        for _, text in lines:
+            if text == fence["ticks"]:
+                break
+            inside.append(text)
+        else:
+            raise AssertionError(f"{named(page)}:{number}: this block has no end")
+        marked = NOT_RUN.match(before)
+        found.append(Block(page, number, fence["language"], "\n".join(inside), marked and marked["reason"], before == OUTPUT))
+        before = ""
+    return found
+
+
+def prose(page: Path) -> str:
+    """The page without its fenced blocks."""
+    kept: list[str] = []
+    inside: str | None = None
+    for line in page.read_text().splitlines():
+        fence = FENCE.match(line)
+        if inside is None and fence is None:
+            kept.append(line)
+        elif inside is None and fence is not None:
+            inside = fence["ticks"]
+        elif line == inside:
+            inside = None
+    return "\n".join(kept)
+
+
+def links(page: Path) -> Iterator[str]:
+    for found in LINK.finditer(prose(page)):
+        yield found["target"] or found["source"] or found["image"]
+
+
+def anchors(page: Path) -> set[str]:
+    """The names under which a page's headings can be linked to, as repository hosts make them."""
+    headings = (HEADING.match(line) for line in prose(page).splitlines())
+    return {slug(found["text"]) for found in headings if found}
+
+
+def slug(heading: str) -> str:
+    text = re.sub(r"[`*]", "", heading).strip().lower()
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")

@@ -1,0 +1,21 @@
+"""Every page does what it says: its blocks are carried out, from top to bottom, against one running service."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.docs.conftest import Service
+from tests.docs.pages import blocks, named, pages
+from tests.docs.session import Session, clean_environment
+
+WITH_BLOCKS = [page for page in pages() if any(block.runs for block in blocks(page))]
+
+
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=named)
+async def test_a_page_does_what_it_says(page: Path, service: Service, shop: str) -> None:
+    exchanged = {"127.0.0.1:3001": service.door, "127.0.0.1:3002": service.admin, "postgresql:///shop": shop}
+    async with Session(service.folder, clean_environment(service.folder), exchanged) as session:
+        for block in blocks(page):
+            if block.reason is not None:
+                print(f"not run: {block.place}: {block.reason}")
+            await session.carry_out(block)
