@@ -97,7 +97,7 @@ create table dbos.workflow_status (
     creator_xid                 text,
     -- ours
     claims                      bigint not null default 0,  -- how often it was claimed; more than once means there is history to load
-    waits                       text[],                     -- parked: 't:<topic>', 'c:<workflow>', 'e:<workflow>::<key>'; null while it runs
+    waits                       text[],                     -- parked: 't:<topic>', 'c:<workflow>', 'e:<workflow>' + FS + '<key>'; null while it runs
     wake_at_ms                  bigint                      -- parked: wake at this time even if nothing happened
 ) with (fillfactor = 70);
 

@@ -12,9 +12,10 @@ from typing import Any, TypeVar, TypeVarTuple, overload
 
 from engine import codec
 from engine.children import ChildHandle, start_child
-from engine.entries import Chunk, Event, Mail
+from engine.entries import Chunk, Event, Mail, event_token
 from engine.errors import MisplacedCall, NoSuchWorkflow
 from engine.functions import Workflow
+from engine.lookups import look_up
 from engine.names import checked_name
 from engine.records import NO_TOPIC
 from engine.run import RECHECK_MS, Branch, StepScope, calling_branch, current_scope, run_branches
@@ -160,8 +161,7 @@ async def get_event(workflow_id: str, key: str, *, timeout_s: float | None = Non
         deadline.forget()
         return codec.decode(found.output, found.serialization)
     while True:
-        async with branch.run.services.pool.connection() as conn:
-            row = await (await conn.execute(GET_EVENT, (workflow_id, key))).fetchone()
+        row = await look_up(branch, GET_EVENT, (workflow_id, key))
         if row is not None:
             deadline.forget()
             value = codec.decode(*row)
@@ -171,7 +171,11 @@ async def get_event(workflow_id: str, key: str, *, timeout_s: float | None = Non
             await branch.record(path, "DBOS.getEvent", "null")
             return None
         again_ms = branch.run.seen_ms + RECHECK_MS
-        await branch.block(f"e:{workflow_id}::{key}", min(deadline.at_ms or again_ms, again_ms), shared=True)
+        await branch.block(
+            event_token(checked_name(workflow_id, "workflow id"), checked_name(key, "event key")),
+            min(deadline.at_ms or again_ms, again_ms),
+            shared=True,
+        )
 
 
 async def write_stream(key: str, value: Any) -> None:
@@ -199,7 +203,7 @@ async def patched(marker: str) -> bool:
     branch = calling_branch("patched")
     name = checked_name(f"DBOS.patch-{marker}", "patch marker")
     found = branch.run.history.get(f"{branch.prefix}{branch.calls + 1}")
-    if found is not None and found.name != name:
+    if (found is None or found.name != name) and branch.has_been_further():
         return False
     path = branch.next_path()
     if branch.replayed(path, name) is None:

@@ -9,6 +9,7 @@ from typing import Any, Generic, LiteralString, Protocol, TypeVar, cast
 from engine import codec
 from engine.entries import Child
 from engine.errors import WorkflowFailed
+from engine.lookups import look_up
 from engine.names import checked_name
 from engine.records import CANCELLED, FINAL, SUCCESS, TOO_MANY_ATTEMPTS
 from engine.run import RECHECK_MS, calling_branch
@@ -56,8 +57,7 @@ async def _result_of(workflow_id: str, decoder: codec.Decoder) -> Any:
             raise WorkflowFailed(workflow_id, *codec.decode_error(found.error, found.serialization))
         return codec.shaped(decoder, codec.decode(found.output, found.serialization), f"the result of {workflow_id}")
     while True:
-        async with branch.run.services.pool.connection() as conn:
-            row = await (await conn.execute(OUTCOME, (workflow_id,))).fetchone()
+        row = await look_up(branch, OUTCOME, (workflow_id,))
         status, output, error, serialization, parent = row or (CANCELLED, None, None, codec.PORTABLE, None)
         if status in FINAL:
             break

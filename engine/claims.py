@@ -8,7 +8,7 @@ Where a row that was found by its queue or owner is updated by its id, its state
 planner would take the small partial index of that state again, and join it by filter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, LiteralString
 
 from engine.entries import FIELD, Connection, numbers
@@ -33,7 +33,7 @@ picked as materialized (
 update dbos.workflow_status w
    set status = 'PENDING', owner_xid = %(token)s, executor_id = %(me)s, started_at_epoch_ms = clock.now_ms,
        updated_at = clock.now_ms, recovery_attempts = coalesce(w.recovery_attempts, 0) + 1, claims = w.claims + 1, waits = null,
-       wake_at_ms = null, workflow_deadline_epoch_ms = coalesce(w.workflow_deadline_epoch_ms, clock.now_ms + w.workflow_timeout_ms)
+       wake_at_ms = null, workflow_deadline_epoch_ms = least(w.workflow_deadline_epoch_ms, clock.now_ms + w.workflow_timeout_ms)
   from picked p, (select engine.now_ms() as now_ms offset 0) clock
  where w.workflow_uuid = p.workflow_uuid and coalesce(w.status, '') = 'ENQUEUED'
 returning w.workflow_uuid, w.name, w.class_name,
@@ -96,11 +96,15 @@ async def release(conn: Connection, worker_id: str) -> None:
     await conn.execute(RELEASE, (worker_id,))
 
 
-STRAYS: LiteralString = """
+OWNED: LiteralString = """
+select s.workflow_uuid, s.owner_xid from dbos.workflow_status s where s.executor_id = %s and s.status = 'PENDING'
+"""
+PUT_BACK: LiteralString = r"""
 with strays as materialized (
-    select s.workflow_uuid from dbos.workflow_status s
-     where s.executor_id = %s and s.status = 'PENDING' and s.owner_xid <> all (%s)
-     order by s.workflow_uuid for no key update skip locked)
+    select s.workflow_uuid
+      from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f')) as b (id, token)
+      join dbos.workflow_status s on s.workflow_uuid = b.id and s.owner_xid = b.token and coalesce(s.status, '') = 'PENDING'
+     order by s.workflow_uuid for no key update of s skip locked)
 update dbos.workflow_status s
    set status = 'ENQUEUED', owner_xid = null, executor_id = null, started_at_epoch_ms = null, updated_at = (select engine.now_ms())
   from strays t where s.workflow_uuid = t.workflow_uuid and coalesce(s.status, '') = 'PENDING'
@@ -108,12 +112,18 @@ returning s.workflow_uuid
 """
 
 
-async def put_back_strays(conn: Connection, worker_id: str, tokens: Sequence[str]) -> int:
-    """Put back what this worker owns in the database but not in memory (the claim's answer got lost); how many.
+async def put_back_strays(conn: Connection, worker_id: str, is_known: Callable[[str, str], bool]) -> int:
+    """Put back what this worker owns in the database but does not run; how many.
 
-    tokens: of every run in memory and of a claim under way.
+    A claim whose answer got lost leaves such rows, or a run that left memory as lost when it was not. is_known(id, token) is asked
+    after the rows were read, so that a claim that began meanwhile is known; what ended meanwhile no longer carries its token.
     """
-    return len(await (await conn.execute(STRAYS, (worker_id, list(tokens)))).fetchall())
+    owned = await (await conn.execute(OWNED, (worker_id,))).fetchall()
+    strays = [(id, token) for id, token in owned if token is not None and not is_known(id, token)]
+    if not strays:
+        return 0
+    given = (FIELD.join([s[0] for s in strays]), FIELD.join([s[1] for s in strays]))
+    return len(await (await conn.execute(PUT_BACK, given)).fetchall())
 
 
 LOST: LiteralString = r"""

@@ -20,6 +20,7 @@ from engine.records import Rider
 
 FIELD = "\x1f"  # between the values of one column
 NULL = "\x1e"  # a value that is SQL NULL
+PART = "\x1c"  # between the id and the key in an event's token
 ITEM = "\x1d"  # between the items of a list inside one value
 
 # A worker's statements look rows up by id from arrays, or by an index made for them. On a fresh or fast-growing table the
@@ -185,6 +186,10 @@ class Finish(Entry):
         self.status = status
         self.output = output
         self.error = error
+
+
+def event_token(workflow_id: str, key: str) -> str:
+    return f"e:{workflow_id}{PART}{key}"
 
 
 def texts(values: Sequence[str | None]) -> str:
@@ -422,24 +427,24 @@ parked as (
                           and c.status in ('SUCCESS', 'ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED'))
        and not exists (select from unnest(g.tokens) t (token)
                          join dbos.workflow_events e
-                           on e.workflow_uuid = split_part(substr(t.token, 3), '::', 1)
-                          and e.key = substr(t.token, 3 + length(split_part(substr(t.token, 3), '::', 1)) + 2)
+                           on e.workflow_uuid = split_part(substr(t.token, 3), E'\x1c', 1)
+                          and e.key = split_part(t.token, E'\x1c', 2)
                         where left(t.token, 2) = 'e:')
     returning s.workflow_uuid)
 select p.workflow_uuid, null from parked p union all select null, (select engine.now_ms())
 """
+# After PARK, for those that it did park.
 INSERT_WAITS: LiteralString = r"""
 insert into engine.wait (token, workflow_uuid)
-select w.token, w.id from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f')) as w (token, id)
+select w.token, w.id
+  from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f')) as w (token, id)
+  join dbos.workflow_status s on s.workflow_uuid = w.id and s.waits is not null
 on conflict do nothing
 """
 
 
 def park(pipe: Pipeline, parks: Sequence[Park]) -> Statement:
-    shared = [(t, p.owner.id) for p in parks for t in p.shared]
-    if shared:
-        pipe.add(INSERT_WAITS, (FIELD.join([t for t, _ in shared]), FIELD.join([i for _, i in shared])))
-    return pipe.add(
+    parked = pipe.add(
         PARK,
         (
             FIELD.join([p.owner.id for p in parks]),
@@ -447,12 +452,16 @@ def park(pipe: Pipeline, parks: Sequence[Park]) -> Statement:
             numbers([p.wake_at_ms for p in parks]),
         ),
     )
+    shared = [(t, p.owner.id) for p in parks for t in p.shared]
+    if shared:
+        pipe.add(INSERT_WAITS, (FIELD.join([t for t, _ in shared]), FIELD.join([i for _, i in shared])))
+    return parked
 
 
 FINISH: LiteralString = r"""
 update dbos.workflow_status s
-   set status = r.status, output = r.output, error = r.error, owner_xid = null, deduplication_id = null,
-       completed_at = clock.now_ms, updated_at = clock.now_ms
+   set status = r.status, output = r.output, error = r.error, serialization = 'portable_json', owner_xid = null,
+       deduplication_id = null, completed_at = clock.now_ms, updated_at = clock.now_ms
   from (select engine.now_ms() as now_ms offset 0) clock,
        unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f', E'\x1e'),
               string_to_array(%s, E'\x1f', E'\x1e')) as r (id, status, output, error)

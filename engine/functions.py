@@ -15,7 +15,7 @@ import psycopg
 
 from engine import codec
 from engine.children import start_child
-from engine.errors import StepFailed, StepTimeout, TerminalError
+from engine.errors import RunLost, StepFailed, StepTimeout, TerminalError
 from engine.names import checked_name
 from engine.run import Branch, Recorded, StepScope, calling_branch, check_task, current_scope, enter, is_ours, leave
 from engine.transactions import run_transaction
@@ -121,7 +121,10 @@ class Step(Generic[P, R]):
             found = scope.replayed(path, self.name)
             if found is not None:
                 return typing.cast(R, self._recorded(found))
-        started_ms = scope.run.services.now_ms()
+        services = scope.run.services
+        if not services.leased():
+            raise RunLost(f"run {scope.run.id} may have been taken over: the worker's lease was not renewed in time")
+        started_ms = services.now_ms()
         step = StepScope(scope, path, 1)
         token = enter(step)
         try:

@@ -15,6 +15,7 @@ import psycopg
 import structlog
 
 from engine.entries import Connection
+from engine.wakeups import look_again_for_all
 
 log = structlog.get_logger("engine.lease")
 
@@ -69,6 +70,7 @@ async def rescue(conn: Connection) -> int:
     condemned = [row[0] for row in await (await conn.execute(CONDEMN)).fetchall()]
     if condemned:
         log.warning("workers stopped renewing their lease", workers=condemned)
+        await look_again_for_all(conn)
         with contextlib.suppress(psycopg.Error):  # not every role may; the locks then go when the process or its connection does
             await conn.execute(CUT_OFF, (condemned,))
     dead = [row[0] for row in await (await conn.execute(THE_DEAD)).fetchall()]
@@ -103,13 +105,16 @@ class Heartbeat:
         self._on_loss = on_loss
         self._stop = threading.Event()
         self._conn: psycopg.Connection[Any] | None = None
+        self.leased_until = 0.0  # by time.monotonic(), never later than the lease itself
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Register the worker and begin to renew. Raises psycopg.Error when the database cannot be reached."""
         self._conn = self._connect()
         lease_ms = round(self._lease_s * 1000)
+        asked = time.monotonic()
         self._conn.execute(REGISTER, (self._worker_id, lease_ms, self._version, self._place))
+        self.leased_until = asked + self._lease_s
         self._thread.start()
 
     def stop(self) -> None:
@@ -130,6 +135,7 @@ class Heartbeat:
             try:
                 if self._conn is None or self._conn.closed:
                     self._conn = self._connect()
+                asked = time.monotonic()
                 renewed = self._conn.execute(RENEW, (round(self._lease_s * 1000), self._worker_id)).fetchone()
             except psycopg.Error as error:
                 log.warning("lease could not be renewed", error=str(error))
@@ -141,3 +147,4 @@ class Heartbeat:
                 log.error("lease was lost: this worker was taken for dead", worker=self._worker_id)
                 self._on_loss()
                 return
+            self.leased_until = asked + self._lease_s

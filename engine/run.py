@@ -98,16 +98,18 @@ class Claimed:
 class Services:
     """What runs of one worker share."""
 
-    __slots__ = ("journal", "now_ms", "pool")
+    __slots__ = ("journal", "leased", "now_ms", "pool")
 
     def __init__(
         self,
         journal: Journal,
         pool: AsyncConnectionPool[Any],
         now_ms: Callable[[], int],
+        leased: Callable[[], bool],
     ) -> None:
         self.journal = journal
         self.pool = pool
+        self.leased = leased  # False: the lease may have run out, others may have the runs
         self.now_ms = now_ms  # an estimate of the database's clock, for columns that only people read
 
 
@@ -138,6 +140,15 @@ class Branch:
     def next_path(self) -> str:
         self.calls += 1
         return f"{self.prefix}{self.calls}"
+
+    def has_been_further(self) -> bool:
+        """Whether the journal holds calls of this branch at its next place or beyond, branches of such calls included."""
+        start = len(self.prefix)
+        return any(
+            path.startswith(self.prefix) and int(path[start:].split(".", 1)[0]) > self.calls
+            for path in self.run.history
+            if path[start : start + 1].isdigit()
+        )
 
     def replayed(self, path: str, name: str) -> Recorded | None:
         """What is recorded at this path, after checking that it is this call."""

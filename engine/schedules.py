@@ -6,7 +6,7 @@ missed meanwhile is started, otherwise only the latest.
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 from zoneinfo import ZoneInfo
 
@@ -58,7 +58,10 @@ def check_cron(cron: str, timezone: str | None) -> None:
     if not croniter.is_valid(cron):
         raise ValueError(f"{cron!r} is not a cron line; write five or six fields such as '*/5 * * * *'")
     if timezone is not None:
-        ZoneInfo(timezone)
+        try:
+            ZoneInfo(timezone)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"{timezone!r} is not a time zone; write a name such as 'Europe/Berlin'") from None
 
 
 def moments(cron: str, timezone: str | None, after: datetime, until: datetime) -> list[datetime]:
@@ -72,6 +75,13 @@ def moments(cron: str, timezone: str | None, after: datetime, until: datetime) -
             break
         found.append(at.astimezone(UTC))
     return found
+
+
+def latest(cron: str, timezone: str | None, after: datetime, until: datetime) -> list[datetime]:
+    """The schedule's last time in (after, until], if there is one, UTC."""
+    zone = ZoneInfo(timezone) if timezone else UTC
+    at: datetime = croniter(cron, (until + timedelta(milliseconds=1)).astimezone(zone)).get_prev(datetime)
+    return [at.astimezone(UTC)] if at > after else []
 
 
 async def create(
@@ -102,18 +112,19 @@ async def create(
 
 
 async def fire(conn: Connection, on_work: Callable[[], None]) -> None:
-    """Start what is due of every active schedule."""
+    """Start what is due of every active schedule. One that cannot be read or started holds up no other."""
     for row in await (await conn.execute(ACTIVE)).fetchall():
         schedule_id, name, _, _, cron, _, last, _, timezone, _, now_ms = row
         now = datetime.fromtimestamp(now_ms / 1000, UTC)
         try:
-            due = moments(cron, timezone, datetime.fromisoformat(last) if last else now, now)
-        except (ValueError, KeyError) as error:
-            log.error("a schedule cannot be read", schedule=name, cron=cron, error=str(error))
-            continue
-        if due or last is None:
-            await _fire(conn, row, schedule_id, now)
-            on_work()
+            due = latest(cron, timezone, datetime.fromisoformat(last) if last else now, now)
+            if due or last is None:
+                await _fire(conn, row, schedule_id, now)
+                on_work()
+        except Exception as error:
+            if conn.closed:
+                raise
+            log.error("a schedule cannot be started", schedule=name, cron=cron, error=str(error))
 
 
 async def _fire(conn: Connection, row: tuple[Any, ...], schedule_id: str, now: datetime) -> None:
@@ -123,8 +134,8 @@ async def _fire(conn: Connection, row: tuple[Any, ...], schedule_id: str, now: d
         if locked is None:
             return
         last = datetime.fromisoformat(locked[0]) if locked[0] else now
-        due = moments(cron, timezone, last, now)
-        for at in due if backfill else due[-1:]:
+        due = (moments if backfill else latest)(cron, timezone, last, now)
+        for at in due:
             inputs = codec.encode({"positionalArgs": [at.isoformat(), codec.decode(context)], "namedArgs": {}})
             given = {"id": f"sched-{name}-{at.isoformat()}", "name": workflow, "class_name": class_name}
             await conn.execute(FIRE, given | {"inputs": inputs, "queue": queue, "schedule": name})

@@ -19,10 +19,10 @@ from engine import codec
 from engine.entries import FENCE, json_array
 from engine.errors import RunLost, StepFailed
 from engine.journal import NOT_OWNED
+from engine.lookups import connection_lost
 from engine.run import Branch, StepScope, enter, leave
 
 ATTEMPTS = 20
-CONNECTION_LOST = "08006"  # what a lost connection amounts to when the server could not say it
 TRY_AGAIN = frozenset({"40001", "40P01", "55P03"})
 
 INSERT_OWN_RECORD: LiteralString = """
@@ -55,10 +55,11 @@ async def run_transaction(call: Call, branch: Branch, path: str, args: Any, kwar
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return await _attempt(call, branch, path, args, kwargs, started_ms, attempt)
-        except psycopg.Error as error:
-            if error.sqlstate == NOT_OWNED:
+        except (psycopg.Error, PoolTimeout) as error:
+            state = error.sqlstate if isinstance(error, psycopg.Error) else None
+            if state == NOT_OWNED:
                 raise RunLost(f"run {branch.run.id} was cancelled or taken over") from error
-            if attempt < ATTEMPTS and (error.sqlstate in TRY_AGAIN or connection_lost(error)):
+            if attempt < ATTEMPTS and (state in TRY_AGAIN or connection_lost(error)):
                 await asyncio.sleep(min(0.01 * 2**attempt, 1.0))
                 continue
             await _record_failure(call, branch, path, error, started_ms)
@@ -95,11 +96,6 @@ async def _attempt(
         return value
 
 
-def connection_lost(error: psycopg.Error) -> bool:
-    """Whether the connection broke, so that the outcome of what it was doing is unknown."""
-    return isinstance(error, psycopg.OperationalError) and (error.sqlstate or CONNECTION_LOST).startswith(("57P", "08"))
-
-
 async def _was_committed(branch: Branch, path: str) -> bool:
     """Whether a commit whose answer was lost has happened. The fence waits for the old transaction's locks, so it is over then."""
     run = branch.run
@@ -110,7 +106,7 @@ async def _was_committed(branch: Branch, path: str) -> bool:
                 row = await (await conn.execute(OWN_RECORD, (run.id, run.recorded + 1, path))).fetchone()
                 return row is not None
         except (psycopg.Error, PoolTimeout) as error:
-            if isinstance(error, psycopg.Error) and not connection_lost(error):
+            if not connection_lost(error):
                 raise
             await asyncio.sleep(0.1)
 

@@ -64,18 +64,26 @@ async def spread(conn: Connection, tokens: Sequence[str]) -> int:
     return len(await (await conn.execute(SPREAD, (FIELD.join(tokens),))).fetchall())
 
 
+EVERYBODY: LiteralString = "select distinct w.workflow_uuid from engine.wait w"
 HAPPENED: LiteralString = r"""
 insert into engine.wake (workflow_uuid, token)
 select w.workflow_uuid, w.token
   from engine.wait w
  where w.workflow_uuid = any (string_to_array(%s, E'\x1f'))
-   and (exists (select from dbos.workflow_events e where 'e:' || e.workflow_uuid || '::' || e.key = w.token
-                   and e.workflow_uuid = split_part(substr(w.token, 3), '::', 1))
+   and (exists (select from dbos.workflow_events e
+                  where left(w.token, 2) = 'e:' and e.workflow_uuid = split_part(substr(w.token, 3), E'\x1c', 1)
+                    and e.key = split_part(w.token, E'\x1c', 2))
         or exists (select from dbos.workflow_status s
                     where s.workflow_uuid = substr(w.token, 3) and left(w.token, 2) = 'c:'
                       and s.status in ('SUCCESS', 'ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')))
 returning workflow_uuid
 """
+
+
+async def look_again_for_all(conn: Connection) -> int:
+    """Like look_again for every waiter: after a worker died, which may have been between a commit and its spreading."""
+    ids = [row[0] for row in await (await conn.execute(EVERYBODY)).fetchall()]
+    return await look_again(conn, ids) if ids else 0
 
 
 async def look_again(conn: Connection, ids: Sequence[str]) -> int:

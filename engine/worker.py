@@ -94,11 +94,14 @@ class Worker:
         self._reborn: asyncio.Task[None] | None = None
         self.journal = Journal(self._journal_connection, prepare=prepare, after_commit=self._after_commit)
         self.notifier = hints.Notifier(pool.connection)
-        self._services = Services(self.journal, pool, self.now_ms)
+        self._services = Services(self.journal, pool, self.now_ms, self._leased)
 
     def now_ms(self) -> int:
         """The database's clock as last seen plus the time since; for columns that people read, never for decisions."""
         return self._clock_ms + int((time.monotonic() - self._clock_at) * 1000)
+
+    def _leased(self) -> bool:
+        return self._heartbeat is not None and time.monotonic() < self._heartbeat.leased_until
 
     async def run(self, *, signals: bool = False) -> None:
         """Work until drained or stopped. Raises psycopg.Error when the database cannot be reached at the start.
@@ -369,7 +372,7 @@ class Worker:
 
     def _pass_on(self, run_id: str, effect: entries.Effect) -> None:
         if isinstance(effect, entries.Event):
-            self._tokens.append(f"e:{run_id}::{effect.key}")
+            self._tokens.append(entries.event_token(run_id, effect.key))
             self._chores.set()
             self.notifier.tell(hints.EVENTS_CHANNEL, f"{run_id}::{effect.key}")
         elif isinstance(effect, entries.Mail):
@@ -445,10 +448,7 @@ class Worker:
 
     async def _watch(self, conn: Connection) -> None:
         """Stop the tasks of runs that were cancelled or taken over, even in a long step; give back what is owned and not run here."""
-        tokens = {run.token for run in self.running.values()}
-        if self._claiming is not None:
-            tokens.add(self._claiming)
-        if await claims.put_back_strays(conn, self.id, sorted(tokens)):
+        if await claims.put_back_strays(conn, self.id, self._knows):
             self._on_work()
         held = [run for run in self.running.values() if run.gone is None]
         if not held:
@@ -457,6 +457,9 @@ class Worker:
         for run in held:
             if run.id in gone and run.gone is None and run.id + run.token in self.running:
                 run.abandon("it was cancelled or taken over")
+
+    def _knows(self, run_id: str, token: str) -> bool:
+        return run_id + token in self.running or token == self._claiming
 
     async def _name_strangers(self, conn: Connection) -> None:
         """Say once what is queued here that no claim of this worker will take."""

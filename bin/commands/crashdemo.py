@@ -18,6 +18,7 @@ service takes no part, because the drill has an application version of its own.
 """
 
 import argparse
+import contextlib
 import random
 import secrets
 import sys
@@ -78,6 +79,10 @@ class Missed(Exception):
     """The round did not go as it should; the message says why."""
 
 
+class Overtaken(Exception):
+    """The worker was quicker than this command's lock; nothing was killed."""
+
+
 @dataclass
 class Drill:
     """A service to be killed, and a connection to see what it did."""
@@ -92,6 +97,12 @@ class Drill:
 
     def round(self, point: str, wf: str) -> tuple[State, State, float]:
         """What the kill found, what came of it, and how many seconds after the restart."""
+        while True:
+            with contextlib.suppress(Overtaken):
+                return self.attempt(point, wf)
+            wf = f"{wf}-again"
+
+    def attempt(self, point: str, wf: str) -> tuple[State, State, float]:
         with self.moment(point, wf) as holder:
             found = self.state(wf)
             self.worker.kill()
@@ -132,21 +143,22 @@ class Drill:
     @contextmanager
     def moment(self, point: str, wf: str) -> Iterator[Conn | None]:
         """Start the workflow and hold it at the point for the length of the block; with whom, if a commit is held back."""
-        holder: Conn | None = None
         with ExitStack() as locks:
             if point in ("before-s1", "before-s2", "before-end"):
-                holder = locks.enter_context(self.holding(wf, "s1" if point == "before-s1" else "s2"))
-                self.post(wf)
-                self.wait(lambda: self.is_blocked(holder), f"the worker to reach {point}")
-                if point == "before-end":
-                    holder = self.hold_the_end(wf, holder, locks)
-            else:
-                self.post(wf)
-                if point == "in-sleep":
-                    self.wait(lambda: self.value(ASLEEP, wf), "the workflow to sleep")
-                elif point == "random":
-                    time.sleep(self.dice.uniform(0, 1.1 * self.sleep_ms / 1000))
-            yield holder
+                yield self.hold_a_commit(point, wf, locks)
+                return
+            self.post(wf)
+            if point == "in-sleep":
+                self.wait(lambda: self.value(ASLEEP, wf), "the workflow to sleep")
+            elif point == "random":
+                time.sleep(self.dice.uniform(0, 1.1 * self.sleep_ms / 1000))
+            yield None
+
+    def hold_a_commit(self, point: str, wf: str, locks: ExitStack) -> Conn:
+        holder = locks.enter_context(self.holding(wf, "s1" if point == "before-s1" else "s2"))
+        self.post(wf)
+        self.wait(lambda: self.is_blocked(holder), f"the worker to reach {point}")
+        return self.hold_the_end(wf, holder, locks) if point == "before-end" else holder
 
     @contextmanager
     def holding(self, wf: str, mark: str) -> Iterator[Conn]:
@@ -165,7 +177,9 @@ class Drill:
             self.wait(lambda: self.value("select cardinality(pg_blocking_pids(%s)) > 0", second.info.backend_pid), "our turn")
             holder.rollback()
             locked.result(RECOVERY_S)
-        self.wait(lambda: self.is_blocked(second), "the worker to end the workflow")
+        self.wait(lambda: self.is_blocked(second) or self.state(wf).status != "PENDING", "the worker to end the workflow")
+        if not self.is_blocked(second):
+            raise Overtaken
         return second
 
     def is_blocked(self, holder: Conn) -> bool:

@@ -1,8 +1,9 @@
 """Crash points: moments of a worker process, named by what is being written, at which the process signals itself.
 
-Installed into a worker by wrapping the engine's own functions from outside. A point is `<moment> <write>`. The moment is `before` (all
-statements sent, their COMMIT not), or `after` (committed, the answer not yet used). The write names the workflow (`.` for the run under
-test, else the rest of its child's id), the kind of entry and its call path, and how often this process has passed it: `. Step 3 #1`.
+Installed into a worker by wrapping the engine's own functions from outside. A point is `<moment> <write>`. The moment is `ready`
+(nothing sent), `before` (all statements sent, their COMMIT not), or `after` (committed, the answer not yet used). The write names the
+workflow (`.` for the run under test, else the rest of its child's id), the kind of entry and its call path, and how often this process
+has passed it: `. Step 3 #1`.
 """
 
 import contextvars
@@ -63,7 +64,9 @@ class Points:
         commit = Journal._commit
 
         async def watched(journal: Journal, conn: Any, batch: list[Entry]) -> None:
-            await commit(journal, cast(Any, Tapped(conn, self, [self.named(entry) for entry in batch])), batch)
+            writes = [self.named(entry) for entry in batch]
+            self.passing("ready", writes)
+            await commit(journal, cast(Any, Tapped(conn, self, writes)), batch)
 
         setattr(Journal, "_commit", watched)  # noqa: B010
 
@@ -87,7 +90,7 @@ class Points:
             self.passing("after", [name])
 
         transactions._attempt = named
-        psycopg.AsyncConnection.commit = watched
+        setattr(psycopg.AsyncConnection, "commit", watched)  # noqa: B010
 
     def _watch_claims(self) -> None:
         claim = claims.claim
@@ -114,27 +117,38 @@ class Points:
 
 
 class Tapped:
-    """The journal's connection, whose pipeline passes the points when it ends: its end is what commits."""
+    """The journal's connection. Its pipeline's sync is what commits; the connection's wait ends with the answers read."""
 
     def __init__(self, conn: Any, points: Points, writes: list[str]) -> None:
         self._conn = conn
         self._points = points
         self._writes = writes
-        self._pipeline: Any = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._conn, name)
 
-    def pipeline(self) -> "Tapped":
-        self._pipeline = self._conn.pipeline()
-        return self
+    @property
+    def pgconn(self) -> Any:
+        return TappedProtocol(self._conn.pgconn, lambda: self._points.passing("before", self._writes))
 
-    async def __aenter__(self) -> Any:
-        return await self._pipeline.__aenter__()
+    async def wait(self, exchange: Any) -> Any:
+        done = await self._conn.wait(exchange)
+        self._points.passing("after", self._writes)
+        return done
 
-    async def __aexit__(self, *error: Any) -> None:
-        if error[0] is None:
-            self._points.passing("before", self._writes)
-        await self._pipeline.__aexit__(*error)
-        if error[0] is None:
-            self._points.passing("after", self._writes)
+
+class TappedProtocol:
+    """libpq's connection, which sends all that is queued before it tells of the sync."""
+
+    def __init__(self, pgconn: Any, before_sync: Callable[[], None]) -> None:
+        self._pgconn = pgconn
+        self._before_sync = before_sync
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pgconn, name)
+
+    def pipeline_sync(self) -> None:
+        while self._pgconn.flush():
+            pass
+        self._before_sync()
+        self._pgconn.pipeline_sync()

@@ -1,7 +1,8 @@
 """Kill the worker at every write of a workflow, before and after its COMMIT: each time it is as if nothing had happened."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ async def start_run(engine: Engine) -> None:
     assert await one.start(GOAL, CONSTRAINTS) == WID
 
 
-def says(choice: str) -> Callable[[Engine], Awaitable[None]]:
+def says(choice: str) -> Callable[[Engine], Coroutine[Any, Any, None]]:
     async def world(engine: Engine) -> None:
         await until(lambda: waits_for(engine, WID, f"t:{human_topic(GATE)}"), "the run to wait at its gate")
         reply = GateReply(payload={"choice": choice}, dedupeKey="drill", origin="manual")

@@ -2,11 +2,15 @@
 
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, LiteralString
+from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from engine import Engine
 from tests.crash import subject
@@ -22,6 +26,12 @@ select 'journal', o.xmin::text, to_jsonb(o)::text from dbos.operation_outputs o 
 union all select 'status', s.xmin::text, to_jsonb(s)::text from dbos.workflow_status s where s.workflow_uuid = any (%(runs)s)
 union all select 'rider', r.xmin::text, to_jsonb(r)::text from ridden r where r.workflow_id = any (%(runs)s)
  order by 1, 2, 3
+"""
+BYSTANDER: LiteralString = """
+create role {0};
+grant usage on schema dbos, engine, public to {0};
+grant all on all tables in schema dbos, engine, public to {0};
+grant all on all sequences in schema dbos, engine, public to {0}
 """
 RIDERS: LiteralString = "select workflow_id, path, count(*) from ridden group by 1, 2"
 WORKERS: LiteralString = "select id from engine.worker where place like '%%:' || %s::text and not dead"
@@ -52,7 +62,7 @@ class World:
 
 
 @pytest.fixture
-def world(engine_database: str, tmp_path: Path) -> Any:
+def world(engine_database: str, tmp_path: Path) -> Iterator[World]:
     one = World(engine_database, tmp_path)
     yield one
     one.conn.close()
@@ -64,16 +74,28 @@ async def enqueue(dsn: str, runs: list[str]) -> None:
             await engine.enqueue(subject.errand, STEPS, 0.1, False, id=id)
 
 
+@pytest.fixture
+def bystander(engine_database: str) -> Iterator[str]:
+    """The database as seen by a role that may do everything but end other people's connections."""
+    role = f"bystander_{uuid4().hex}"
+    with psycopg.connect(engine_database, autocommit=True) as conn:
+        conn.execute(sql.SQL(BYSTANDER).format(sql.Identifier(role)))
+        yield make_conninfo(engine_database, options=f"-c role={role}")
+        conn.execute(sql.SQL("drop owned by {0}; drop role {0}").format(sql.Identifier(role)))
+
+
 @pytest.mark.parametrize(
-    "point",
+    ("point", "may_cut_off"),
     [
-        pytest.param(None, id="in the middle of its steps"),
-        pytest.param("before . Step 3 #1", id="with a commit half sent, holding its locks"),
-        pytest.param("after . Step 3 #1", id="between a commit and its answer"),
+        pytest.param(None, True, id="in the middle of its steps"),
+        pytest.param("before . Step 3 #1", True, id="with a commit half sent, holding its locks"),
+        pytest.param("after . Step 3 #1", True, id="between a commit and its answer"),
+        pytest.param("ready . Step 3 #1", True, id="just before a commit"),
+        pytest.param("ready . Step 3 #1", False, id="just before a commit, and nobody may end its connection"),
     ],
 )
 async def test_a_thawed_worker_writes_nothing_and_lives_on_as_somebody_new(
-    engine_database: str, world: World, tmp_path: Path, point: str | None
+    engine_database: str, world: World, bystander: str, tmp_path: Path, point: str | None, may_cut_off: bool
 ) -> None:
     await enqueue(engine_database, RUNS)
     with workers(Job(engine_database, tmp_path, root=RUNS[0], point=point, number=signal.SIGSTOP)) as begin:
@@ -83,7 +105,7 @@ async def test_a_thawed_worker_writes_nothing_and_lives_on_as_somebody_new(
             frozen.signal(signal.SIGSTOP)
         await until(frozen.is_stopped, "the worker to freeze")
         former_id = world.id_of(frozen)
-        other = begin(point=None)
+        other = begin(point=None, dsn=engine_database if may_cut_off else bystander)
         await until(lambda: world.all_done(RUNS), "another worker to finish everything")
         await other.drain()
         written, executions = world.written(), world.executions()

@@ -5,10 +5,14 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from bin.database import connect
 from tests.docs.session import clean_environment, make_checkout
 
 NEEDED = ("bash", "curl", "jq")
@@ -21,6 +25,15 @@ class Service:
     folder: Path
     door: str
     admin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A database of one's own: its URL as its owner, as the role that the service has there, and that role's name."""
+
+    owner: str
+    service: str
+    role: str
 
 
 @pytest.fixture(scope="session")
@@ -62,13 +75,23 @@ def service(terminal: Path) -> Iterator[Service]:
             process.communicate()
 
 
-@pytest.fixture
-def shop(empty_database: str) -> str:
-    """URL of an empty database, for the pages' `postgresql:///shop`."""
-    parts = conninfo_to_dict(empty_database)
+def url(dsn: str) -> str:
+    """A DSN of any form as a URL."""
+    parts = conninfo_to_dict(dsn)
     name = str(parts.pop("dbname"))
-    return f"postgresql:///{name}?" + "&".join(f"{key}={quoted(str(value))}" for key, value in parts.items())
+    return f"postgresql:///{name}?" + "&".join(f"{key}={quote(str(value), safe='')}" for key, value in parts.items())
 
 
-def quoted(text: str) -> str:
-    return "".join(letter if letter.isalnum() else f"%{ord(letter):02X}" for letter in text)
+@pytest.fixture
+def deployment(server: str, empty_database: str) -> Iterator[Deployment]:
+    """A database on a server, as an operator gets it, with a role that does not exist yet."""
+    role = f"app_{uuid4().hex[:12]}"
+    with_role = make_conninfo(empty_database, options=f"-c role={role}")
+    try:
+        yield Deployment(url(empty_database), url(with_role), role)
+    finally:
+        name = sql.Identifier(role)
+        with connect(empty_database, autocommit=True) as conn:
+            if conn.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone():
+                conn.execute(sql.SQL("drop owned by {}").format(name))
+                conn.execute(sql.SQL("drop role {}").format(name))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.conftest import Service
+from tests.docs.conftest import Deployment, Service
 from tests.docs.pages import blocks, named, pages
 from tests.docs.session import Session, clean_environment
 
@@ -12,8 +12,15 @@ WITH_BLOCKS = [page for page in pages() if any(block.runs for block in blocks(pa
 
 
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=named)
-async def test_a_page_does_what_it_says(page: Path, service: Service, shop: str) -> None:
-    exchanged = {"127.0.0.1:3001": service.door, "127.0.0.1:3002": service.admin, "postgresql:///shop": shop}
+async def test_a_page_does_what_it_says(page: Path, service: Service, deployment: Deployment) -> None:
+    exchanged = {
+        "127.0.0.1:3001": service.door,
+        "127.0.0.1:3002": service.admin,
+        "postgresql:///shop": deployment.owner,
+        "postgresql://owner@db.example/holdfast": deployment.owner,
+        "postgresql://holdfast_app@db.example/holdfast": deployment.service,
+        "holdfast_app": deployment.role,
+    }
     async with Session(service.folder, clean_environment(service.folder), exchanged) as session:
         for block in blocks(page):
             if block.reason is not None:

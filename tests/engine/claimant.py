@@ -11,6 +11,7 @@ import psycopg
 from engine import claims, entries
 from engine.entries import Owner
 from engine.journal import Journal
+from engine.pipeline import Pipeline
 from tests.engine.workshop import LEASE_S, Ledger, Workshop
 
 REGISTER: LiteralString = "insert into engine.worker (id, lease_until_ms, started_at_ms) values (%s, engine.now_ms() + %s, engine.now_ms())"
@@ -47,6 +48,39 @@ def step(owner: Owner, path: str = "1", *, effect: entries.Effect | None = None,
     """A finished step to record, perhaps with a row that rides."""
     riders = None if entry is None else [(Ledger.RIDER, json.dumps({"entry": entry}))]
     return entries.Step(owner, path, "step", json.dumps(path), None, 0, effect=effect, riders=riders)
+
+
+async def fence(conn: psycopg.AsyncConnection[Any], *owners: Owner) -> None:
+    """Lock these runs on the connection, or fail."""
+    pipe = Pipeline(conn, None)
+    entries.fence(pipe, owners)
+    await pipe.run()
+
+
+async def write(conn: psycopg.AsyncConnection[Any], *written: entries.Step | entries.Finish) -> None:
+    """What a journal sends for these entries of one run, as its first records."""
+    pipe = Pipeline(conn, None)
+    entries.fence(pipe, [written[0].owner])
+    for number, entry in enumerate(written, 1):
+        entry.function_id = number
+        if isinstance(entry, entries.Finish):
+            entries.finish(pipe, [entry])
+        else:
+            entries.insert_steps(pipe, [entry])
+            if isinstance(entry.effect, entries.Event):
+                entries.write_events(pipe, [(entry, entry.effect)])
+    await pipe.run()
+
+
+async def park(
+    conn: psycopg.AsyncConnection[Any], owner: Owner, *tokens: str, shared: bool = False, wake_at_ms: int | None = None
+) -> bool:
+    """What a journal sends for a park; whether the run is parked now."""
+    pipe = Pipeline(conn, None)
+    entries.fence(pipe, [owner])
+    verdict = entries.park(pipe, [entries.Park(owner, tokens, tokens if shared else [], wake_at_ms)])
+    await pipe.run()
+    return owner.id.encode() in {row[0] for row in verdict.rows}
 
 
 @asynccontextmanager

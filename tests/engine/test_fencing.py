@@ -52,10 +52,7 @@ async def test_the_writer_first_and_the_rescue_passes_over_and_comes_again(shop:
     worker_id, owned = await claimant.enqueue_and_claim(shop, "w")
     async with await shop.connect() as writer, await shop.connect() as rescuer:
         async with writer.transaction():
-            await entries.fence(writer, [owned["w"]])
-            record = claimant.step(owned["w"])
-            record.function_id = 1
-            await entries.insert_steps(writer, [record])
+            await claimant.write(writer, claimant.step(owned["w"]))
             await rescuer.execute("update engine.worker set lease_until_ms = 0 where id = %s", (worker_id,))
             assert await leases.rescue(rescuer) == 0
             assert await shop.status("w") == "PENDING"
@@ -221,46 +218,25 @@ async def test_two_claimers_never_take_the_same_run(shop: Workshop) -> None:
     assert (len(mine), len(theirs), set(mine) & set(theirs)) == (4, 2, set())
 
 
-async def test_what_a_worker_owns_without_knowing_it_is_given_back(shop: Workshop) -> None:
+async def test_a_claim_whose_answer_was_lost_is_given_back(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     @workflow(name="w")
     async def once() -> int:
         return 1
 
+    real = claims.claim
+    taken: list[str] = []
+
+    async def cut(*args: Any) -> Any:
+        claimed = await real(*args)
+        if claimed and not taken:
+            taken.extend(c.id for c in claimed)
+            raise psycopg.OperationalError("the connection is lost")
+        return claimed
+
+    monkeypatch.setattr(claims, "claim", cut)
     worker = await shop.worker(once)
-    await shop.until(lambda: shop.value("select count(*) = 1 from engine.worker"), "it is enlisted")
-    async with shop.engine.transaction() as conn:  # a claim whose answer never arrived
-        await shop.engine.enqueue(once, id="w", conn=conn)
-        await conn.execute("update dbos.workflow_status set status = 'PENDING', owner_xid = 'x', executor_id = %s, claims = 1", (worker.id,))
-    assert await shop.result("w") == 1
-
-
-async def test_a_claim_that_begins_while_strays_are_sought_is_left_alone(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    @step
-    async def long() -> None:
-        await go.wait()
-
-    @workflow(name="w", max_recovery_attempts=0)
-    async def once() -> int:
-        await long()
-        return 1
-
-    go, looked = asyncio.Event(), asyncio.Event()
-    real = claims.put_back_strays
-
-    async def just_after_a_claim(conn: psycopg.AsyncConnection[Any], *args: Any) -> Any:
-        if not looked.is_set():
-            await shop.engine.enqueue(once, id="w")
-            await shop.until(lambda: asyncio.sleep(0, worker.running), "it is claimed")
-        found = await real(conn, *args)
-        looked.set()
-        return found
-
-    monkeypatch.setattr(claims, "put_back_strays", just_after_a_claim)
-    worker = await shop.worker(once)
-    await looked.wait()
-    go.set()
-    assert await shop.result("w") == 1
-    assert worker.ended == {"SUCCESS": 1}
+    await shop.engine.enqueue(once, id="w")
+    assert (await shop.result("w"), taken, worker.ended) == (1, ["w"], {"SUCCESS": 1})
 
 
 # Steering against running ------------------------------------------------------------------------------------------------
@@ -270,8 +246,7 @@ async def test_a_finish_beats_the_cancel_that_waits_for_it(shop: Workshop) -> No
     _, owned = await claimant.enqueue_and_claim(shop, "w")
     async with await shop.connect() as writer:
         async with writer.transaction():
-            await entries.fence(writer, [owned["w"]])
-            await entries.finish(writer, [entries.Finish(owned["w"], "SUCCESS", "1", None, None)])
+            await claimant.write(writer, entries.Finish(owned["w"], "SUCCESS", "1", None, None))
             cancel = asyncio.create_task(shop.engine.cancel("w"))
             await shop.blocked()
         assert await cancel == []
@@ -299,7 +274,7 @@ async def test_overlapping_batches_lock_in_one_order(shop: Workshop) -> None:
         async with await shop.connect() as conn:
             for _ in range(15):
                 async with conn.transaction():
-                    await entries.fence(conn, [owned[id] for id in order])
+                    await claimant.fence(conn, *(owned[id] for id in order))
 
     await asyncio.gather(*(lock(order) for order in (ids, ids[::-1], ids[20:] + ids[:20], ids[::2] + ids[1::2])))
 
@@ -307,7 +282,7 @@ async def test_overlapping_batches_lock_in_one_order(shop: Workshop) -> None:
 async def test_the_fence_fails_if_one_of_many_is_missing(shop: Workshop) -> None:
     _, owned = await claimant.enqueue_and_claim(shop, "a", "b")
     async with await shop.connect() as conn:
-        await entries.fence(conn, list(owned.values()))
+        await claimant.fence(conn, *owned.values())
         with pytest.raises(psycopg.Error) as refused:
             await conn.execute(FENCE, ("a\x1fb", f"{owned['a'].token}\x1fwrong", "2"))
     assert refused.value.sqlstate == "HF001"

@@ -5,7 +5,6 @@ Each test holds one of the two transactions open while the other moves.
 
 import asyncio
 
-import psycopg
 import pytest
 
 from engine import entries, wakeups
@@ -13,21 +12,12 @@ from engine.entries import FENCE, Owner
 from tests.engine import claimant
 from tests.engine.workshop import NOON_MS, Workshop
 
-Connection = psycopg.AsyncConnection[object]
+KEY = entries.event_token("setter", "key")
 
 
 async def waits_on(shop: Workshop, id: str) -> bool:
     row = await shop.row(id)
     return row["status"] == "PENDING" and row["owner_xid"] is None
-
-
-async def park(conn: Connection, owner: Owner, *tokens: str, shared: bool = False, wake_at_ms: int | None = None) -> bool:
-    """What the journal sends for a park; whether it is parked."""
-    await entries.fence(conn, [owner])
-    cursor = await entries.park(conn, [entries.Park(owner, tokens, tokens if shared else [], wake_at_ms)])
-    row = await cursor.fetchone()
-    assert row is not None
-    return owner.id in row[1]
 
 
 @pytest.fixture
@@ -39,7 +29,7 @@ async def owner(shop: Workshop) -> Owner:
 async def test_a_message_that_comes_while_the_run_is_being_parked_wakes_it(shop: Workshop, owner: Owner) -> None:
     async with await shop.connect() as parking, await shop.connect() as waking:
         async with parking.transaction():
-            assert await park(parking, owner, "t:go")
+            assert await claimant.park(parking, owner, "t:go")
             await shop.engine.send("w", 1, "go")  # does not wait for the park
             wake = asyncio.create_task(wakeups.wake(waking))
             await shop.blocked()  # this one does
@@ -51,7 +41,7 @@ async def test_a_message_that_is_not_committed_when_the_run_is_parked_wakes_it_a
     async with await shop.connect() as parking:
         async with shop.engine.transaction() as sending:
             await shop.engine.send("w", 1, "go", conn=sending)
-            assert await park(parking, owner, "t:go")
+            assert await claimant.park(parking, owner, "t:go")
             assert await wakeups.wake(parking) == 0
         assert await wakeups.wake(parking) == 1
     assert await shop.status("w") == "ENQUEUED"
@@ -61,7 +51,7 @@ async def test_a_message_whose_wake_up_came_too_early_is_seen_by_the_park(shop: 
     await shop.engine.send("w", 1, "go")
     async with await shop.connect() as conn:
         assert await wakeups.wake(conn) == 1  # taken out while the run was awake
-        assert not await park(conn, owner, "t:go")
+        assert not await claimant.park(conn, owner, "t:go")
     assert not await waits_on(shop, "w")
 
 
@@ -80,7 +70,7 @@ async def test_a_park_that_waits_for_a_wake_up_under_way_sees_its_message(shop: 
 async def test_a_message_of_another_topic_leaves_the_run_parked(shop: Workshop, owner: Owner) -> None:
     async with await shop.connect() as conn:
         await shop.engine.send("w", 1, "other")
-        assert await park(conn, owner, "t:go")
+        assert await claimant.park(conn, owner, "t:go")
         await shop.engine.send("w", 2, "third")
         assert await wakeups.wake(conn) == 2
     assert await waits_on(shop, "w")
@@ -93,9 +83,8 @@ async def test_a_child_that_ends_while_its_parent_is_being_parked_wakes_it(shop:
     async with await shop.connect() as parking, await shop.connect() as ending:
         owned = await claimant.claim(parking, worker_id)
         async with ending.transaction():
-            await entries.fence(ending, [owned["c"]])
-            await entries.finish(ending, [entries.Finish(owned["c"], "SUCCESS", "1", None, None)])
-            assert await park(parking, owned["p"], "c:c")  # the end is not to be seen yet
+            await claimant.write(ending, entries.Finish(owned["c"], "SUCCESS", "1", None, None))
+            assert await claimant.park(parking, owned["p"], "c:c")  # the end is not to be seen yet
         assert await wakeups.wake(parking) == 1
         assert await shop.status("p") == "ENQUEUED"
 
@@ -114,7 +103,7 @@ async def test_a_cancel_that_is_not_committed_when_the_parent_is_parked_wakes_it
     async with await shop.connect() as parking:
         async with shop.engine.transaction() as cancelling:
             await shop.engine.cancel("c", conn=cancelling)
-            assert await park(parking, owned["p"], "c:c")
+            assert await claimant.park(parking, owned["p"], "c:c")
         assert await wakeups.wake(parking) == 1
     assert await shop.status("p") == "ENQUEUED"
 
@@ -124,9 +113,9 @@ async def test_an_event_that_is_set_while_its_reader_is_being_parked_is_found_by
     event = claimant.step(owned["setter"], effect=entries.Event("key", "1"))
     async with await shop.connect() as parking, await shop.connect() as housekeeping, claimant.journal(shop) as journal:
         async with parking.transaction():
-            assert await park(parking, owned["reader"], "e:setter::key", shared=True)
+            assert await claimant.park(parking, owned["reader"], KEY, shared=True)
             await journal.add(event)
-            assert await wakeups.spread(housekeeping, ["e:setter::key"]) == 0  # its wait is not to be seen yet
+            assert await wakeups.spread(housekeeping, [KEY]) == 0  # its wait is not to be seen yet
         assert await wakeups.look_again(housekeeping, ["reader"]) == 1
         assert await wakeups.wake(housekeeping) == 1
     assert await shop.status("reader") == "ENQUEUED"
@@ -136,12 +125,10 @@ async def test_an_event_that_is_not_committed_when_its_reader_is_parked_is_sprea
     _, owned = await claimant.enqueue_and_claim(shop, "reader", "setter")
     async with await shop.connect() as setting, await shop.connect() as conn:
         async with setting.transaction():
-            record = claimant.step(owned["setter"])
-            await entries.fence(setting, [owned["setter"]])
-            await entries.write_events(setting, [(record, entries.Event("key", "1"))])
-            assert await park(conn, owned["reader"], "e:setter::key", shared=True)
+            await claimant.write(setting, claimant.step(owned["setter"], effect=entries.Event("key", "1")))
+            assert await claimant.park(conn, owned["reader"], KEY, shared=True)
             assert await wakeups.look_again(conn, ["reader"]) == 0
-        assert await wakeups.spread(conn, ["e:setter::key"]) == 1
+        assert await wakeups.spread(conn, [KEY]) == 1
         assert await wakeups.wake(conn) == 1
     assert await shop.status("reader") == "ENQUEUED"
 
@@ -150,15 +137,15 @@ async def test_names_with_colons_do_not_hide_an_event(shop: Workshop) -> None:
     _, owned = await claimant.enqueue_and_claim(shop, "reader", "a::b")
     async with claimant.journal(shop) as journal:
         await journal.add(claimant.step(owned["a::b"], effect=entries.Event("key", "1")))
-        assert await journal.add(entries.Park(owned["reader"], ["e:a::b::key"], ["e:a::b::key"], None)) is False
+        assert await journal.add(entries.Park(owned["reader"], [entries.event_token("a::b", "key")], [entries.event_token("a::b", "key")], None)) is False
 
 
 async def test_a_time_that_has_come_keeps_the_run_from_being_parked(shop: Workshop) -> None:
     await shop.set_clock()
     _, owned = await claimant.enqueue_and_claim(shop, "w", "x")
     async with await shop.connect() as conn:
-        assert not await park(conn, owned["w"], wake_at_ms=NOON_MS)
-        assert await park(conn, owned["x"], wake_at_ms=NOON_MS + 1)
+        assert not await claimant.park(conn, owned["w"], wake_at_ms=NOON_MS)
+        assert await claimant.park(conn, owned["x"], wake_at_ms=NOON_MS + 1)
         assert await wakeups.timers(conn) == 0
         await shop.pass_time(0.001)
         assert await wakeups.timers(conn) == 1
@@ -169,7 +156,7 @@ async def test_a_timer_and_a_message_wake_a_run_once(shop: Workshop) -> None:
     await shop.set_clock()
     _, owned = await claimant.enqueue_and_claim(shop, "w")
     async with await shop.connect() as timing, await shop.connect() as waking:
-        assert await park(timing, owned["w"], "t:go", wake_at_ms=NOON_MS + 1)
+        assert await claimant.park(timing, owned["w"], "t:go", wake_at_ms=NOON_MS + 1)
         await shop.pass_time(1)
         await shop.engine.send("w", 1, "go")
         async with timing.transaction():
@@ -188,7 +175,7 @@ async def test_a_wake_up_never_takes_a_run_from_its_owner(shop: Workshop, owner:
         await conn.execute("update dbos.workflow_status set wake_at_ms = 0")
         assert await wakeups.wake(conn) == 2
         await wakeups.timers(conn)
-        await entries.fence(conn, [owner])
+        await claimant.fence(conn, owner)
 
 
 async def test_two_workers_wake_disjoint_runs(shop: Workshop) -> None:
