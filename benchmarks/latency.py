@@ -69,6 +69,7 @@ def _bare(server: Server, state_dir: Path, size: Size) -> list[float]:
                 client.await_ready()
                 client.go()
                 client.line(timeout_s=120)
+            database.wait_for(UNSUCCESSFUL, 0, timeout_s=30)
         return [float(row[0]) for row in database.connection.execute(BY_ITS_ROW)]
     finally:
         database.close()

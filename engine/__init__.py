@@ -57,6 +57,7 @@ from engine.errors import (
     WorkflowFailed,
 )
 from engine.functions import Step, Transaction, Workflow, step, transaction, workflow
+from engine.lookups import connection_lost
 from engine.records import FINAL, Message, Rider, StepRecord, WorkflowStatus
 from engine.run import ride
 from engine.worker import Worker
@@ -93,6 +94,7 @@ __all__ = [
     "WorkflowInfo",
     "WorkflowStatus",
     "close_stream",
+    "connection_lost",
     "deprecate_patch",
     "gather",
     "get_event",

@@ -21,7 +21,7 @@ from steps.contracts.base import JsonObject
 from steps.contracts.plan import Plan
 from steps.documents import compact
 from steps.patches import LedgerRow
-from steps.ports import ports
+from steps.ports import patient, ports
 from steps.records import begin_step, finish_step
 from steps.run_record import Run, load_run
 
@@ -137,6 +137,7 @@ async def rollback_run(workflow_id: str) -> list[int]:
     return await roll_back_cancelled(await load_run(workflow_id))
 
 
+@patient
 async def apply_ledger(run_id: str, workflow_id: str) -> list[LedgerRow]:
     """Apply every patch of the run that is not in place: the first time, or again after a retry or a resume; inside a step."""
     async with files_of(run_id) as conn:
@@ -149,6 +150,7 @@ async def apply_ledger(run_id: str, workflow_id: str) -> list[LedgerRow]:
     return rows
 
 
+@patient
 async def roll_back_ledger(run: Run, *, unless: frozenset[str]) -> list[int]:
     """Take back every patch of the run that is in place, unless its own workflow has one of these statuses; inside a step."""
     async with files_of(run.run_id) as conn:

@@ -6,20 +6,46 @@ must not read it: two workers may be configured differently, so what a setting d
 with it.
 """
 
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, LiteralString, TypeVar
+from typing import Any, LiteralString, ParamSpec, TypeVar
 
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
+from engine import connection_lost
 from steps.opencode import OpenCode
 from steps.sandbox import Sandbox
 
+AWAY_PAUSE_S = 0.2
+
 Row = TypeVar("Row")
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def patient(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """Do again what the database broke off: a server that is away for a while is waited for. For work that may be done twice."""
+
+    @functools.wraps(function)
+    async def again(*args: P.args, **kwargs: P.kwargs) -> R:
+        while True:
+            try:
+                return await function(*args, **kwargs)
+            except Exception as error:
+                if not connection_lost(error):
+                    raise
+                await asyncio.sleep(AWAY_PAUSE_S)
+
+    return again
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +67,7 @@ class Ports:
     workspace: Path
     limits: Limits = Limits()
 
+    @patient
     async def read(self, row: type[Row], query: LiteralString, *params: object) -> Row | None:
         """The first row of a query, as a dataclass of its columns."""
         async with self.pool.connection() as conn, conn.cursor(row_factory=class_row(row)) as cursor:

@@ -82,9 +82,7 @@ async def accept_event(engine: Engine, event: ExternalEvent) -> bool:
     """Answer a gate from outside; true when this answer was recorded before. As record_answer."""
     if event.topic.startswith("human:") and event.topic != human_topic(event.gateKey):
         raise Conflict(f"topic/gate mismatch for {event.gateKey}")
-    answer = Answer(
-        event.workflowId, event.gateKey, event.topic, event.payload, event.dedupeKey, event.origin
-    )
+    answer = Answer(event.workflowId, event.gateKey, event.topic, event.payload, event.dedupeKey, event.origin)
     return await record_answer(engine, answer)
 
 

@@ -1,6 +1,6 @@
 """Questions to people and their answers."""
 
-# ruff: noqa: N815 - the wire's names
+
 
 from typing import Annotated, Literal
 

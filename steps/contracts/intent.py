@@ -1,6 +1,6 @@
 """What is asked for: the intent, and the request to run it."""
 
-# ruff: noqa: N815 - the wire's names
+
 
 from typing import Annotated, Literal
 

@@ -1,6 +1,6 @@
 """What the coding agent must answer: the plan, the build, and the envelope both come in."""
 
-# ruff: noqa: N815 - the wire's names
+
 
 from typing import Annotated, Any
 

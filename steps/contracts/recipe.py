@@ -1,6 +1,6 @@
 """A recipe: how a form becomes an intent, within which limits, and how its results are judged."""
 
-# ruff: noqa: N815 - the wire's names
+
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self

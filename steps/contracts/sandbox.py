@@ -1,6 +1,6 @@
 """One command in a sandbox: the request and its result."""
 
-# ruff: noqa: N815 - the wire's names
+
 
 from typing import Annotated, Literal
 

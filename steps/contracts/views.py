@@ -1,6 +1,6 @@
 """What readers of a run get to see."""
 
-# ruff: noqa: N815 - the wire's names
+
 
 from typing import Annotated, Literal
 

@@ -128,6 +128,11 @@ async def has_ended(engine: Engine, id: str) -> bool:
     return status is not None and status.status in FINAL
 
 
+async def is_parked(engine: Engine, id: str) -> bool:
+    status = await engine.status(id)
+    return status is not None and status.executor_id is None and bool(status.waits)
+
+
 async def waits_for(engine: Engine, id: str, token: str) -> bool:
     status = await engine.status(id)
     return status is not None and status.executor_id is None and token in (status.waits or [])

@@ -155,4 +155,10 @@ async def errand(steps: int, pause_s: float, gate: bool) -> int:
     return steps
 
 
-WORKFLOWS = [fulfil, parcel, label, errand]
+@workflow
+async def watch(workflow_id: str, key: str) -> Any:
+    """Wait for somebody else's event."""
+    return await get_event(workflow_id, key)
+
+
+WORKFLOWS = [fulfil, parcel, label, errand, watch]

@@ -13,8 +13,8 @@ from steps.opencode import ReplayOpenCode
 from steps.replies import reply_to_gate
 from steps.sandbox import MockSandbox
 from tests.crash import subject
-from tests.crash.drill import Drill, crash_everywhere, perform, stages, waits_for
-from tests.crash.fleet import until
+from tests.crash.drill import Drill, crash_everywhere, has_ended, is_parked, perform, stages, waits_for
+from tests.crash.fleet import LEASE_S, Job, until, workers
 from tests.crash.history import difference
 from tests.steps.product import Product, patch, replay
 
@@ -70,6 +70,22 @@ async def test_an_uncrashed_run_leaves_the_same_twice(server: str, engine_templa
 async def test_a_worker_may_die_at_every_write_of_a_workflow(server: str, engine_template: str, tmp_path: Path) -> None:
     with stages(server, engine_template, subject.TABLES) as halls:
         await crash_everywhere(FULFIL, halls, tmp_path)
+
+
+async def test_who_waits_for_an_event_hears_of_it_though_its_setter_died_in_the_act(
+    server: str, engine_template: str, tmp_path: Path
+) -> None:
+    with stages(server, engine_template, subject.TABLES, count=1) as (stage,):
+        async with Engine.connect(stage.dsn) as engine:
+            await engine.enqueue(subject.watch, "order", "progress", id="watcher")
+            with workers(Job(stage.dsn, tmp_path, root="order", point="after . Step 4 #1")) as begin:
+                first = begin()
+                await until(lambda: is_parked(engine, "watcher"), "the watcher to wait")
+                await start_fulfil(engine)
+                await until(lambda: first.exit_code is not None, "the setter to die")
+                begin(point=None)
+                await until(lambda: has_ended(engine, "watcher"), "the watcher to hear", LEASE_S + 4)
+            assert await engine.result("watcher") == {"done": 1}
 
 
 async def test_an_approved_run_of_the_product_survives_the_death_of_its_worker_at_every_write(

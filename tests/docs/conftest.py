@@ -54,7 +54,7 @@ def service(terminal: Path) -> Iterator[Service]:
         process = subprocess.Popen(
             [terminal / "bin/start"],
             cwd=terminal,
-            env=clean_environment(terminal, PORT="0", ADMIN_PORT="0"),
+            env=clean_environment(terminal, PORT="0", ADMIN_PORT="0", WF_SLEEP_MS="500"),  # nobody needs to watch the drill
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -34,7 +34,7 @@ class Block:
 
     @property
     def place(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
+        return f"{named(self.page)}:{self.line}"
 
     @property
     def runs(self) -> bool:
@@ -46,7 +46,7 @@ def pages() -> list[Path]:
 
 
 def named(page: Path) -> str:
-    return str(page.relative_to(ROOT))
+    return str(page.relative_to(ROOT) if page.is_relative_to(ROOT) else page)
 
 
 def blocks(page: Path) -> list[Block]:

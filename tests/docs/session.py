@@ -22,6 +22,7 @@ from tests.docs.pages import ROOT, Block
 PATIENCE_S = 60.0
 STUB = re.compile(r"bootstrap\"(?: --dev)? bin\.commands\.(?P<module>\w+) ")
 ANYTHING = "…"
+SQL_SHELL = "bin/psql-app -v ON_ERROR_STOP=1 <<'SQL'\n{}\nSQL"
 
 
 class BlockFailed(AssertionError):
@@ -45,7 +46,7 @@ def program(path: Path, arguments: str) -> None:
 
 def clean_environment(folder: Path, **more: str) -> dict[str, str]:
     """The caller's environment without what would lead commands elsewhere."""
-    astray = ("DATABASE_URL", "DB_", "APP_DB_NAME", "PG", "OC_", "SBX_", "INTENT_QUEUE_", "DBOS_", "PORT", "ADMIN_PORT", "PYTEST_")
+    astray = ("DATABASE_URL", "DB_", "APP_DB_NAME", "PG", "OC_", "SBX_", "INTENT_QUEUE_", "DBOS_", "HITL_", "PORT", "ADMIN_PORT")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(astray) or name == "PG_BINDIR"}
     return {**kept, "STATE_DIR": str(folder / ".state"), "PYTHONDONTWRITEBYTECODE": "", **more}
 
@@ -92,7 +93,7 @@ class Session:
                     case "python":
                         self._printed = await self._run_python(block)
                     case "sql":
-                        self._printed = await self._run_shell(block, f"bin/psql-app -v ON_ERROR_STOP=1 <<'SQL'\n{block.text}\nSQL")
+                        self._printed = await self._run_shell(block, SQL_SHELL.format(block.text))
                     case _:
                         self._printed = await self._run_shell(block, block.text)
         except TimeoutError:

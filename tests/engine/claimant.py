@@ -14,7 +14,9 @@ from engine.journal import Journal
 from engine.pipeline import Pipeline
 from tests.engine.workshop import LEASE_S, Ledger, Workshop
 
-REGISTER: LiteralString = "insert into engine.worker (id, lease_until_ms, started_at_ms) values (%s, engine.now_ms() + %s, engine.now_ms())"
+REGISTER: LiteralString = (
+    "insert into engine.worker (id, lease_until_ms, started_at_ms) values (%s, engine.now_ms() + %s, engine.now_ms())"
+)
 NAME = "by hand"
 
 
@@ -41,7 +43,9 @@ async def enqueue_and_claim(shop: Workshop, *ids: str) -> tuple[str, dict[str, O
 
 async def take_over(shop: Workshop, *ids: str) -> None:
     """What a rescue and the next claim do, in one: others own these runs now."""
-    await shop.run("update dbos.workflow_status set owner_xid = 'new ' || workflow_uuid where workflow_uuid = any (%s)", list(ids))
+    await shop.run(
+        "update dbos.workflow_status set owner_xid = 'new ' || workflow_uuid where workflow_uuid = any (%s)", list(ids)
+    )
 
 
 def step(owner: Owner, path: str = "1", *, effect: entries.Effect | None = None, entry: str | None = None) -> entries.Step:

@@ -67,7 +67,9 @@ class Proxy:
             task.add_done_callback(lambda _: [w.transport.abort() for w in pair])
             task.add_done_callback(lambda _: self._open.difference_update(pair))
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter, *, up: bool) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter, *, up: bool
+    ) -> None:
         try:
             while data := await reader.read(1 << 16):
                 if up and self.lose_next_request:

@@ -209,7 +209,14 @@ async def test_a_child_inherits_queue_partition_priority_version_and_deadline(sh
 
     async def columns(id: str) -> list[Any]:
         row = await shop.row(id)
-        names = ("queue_name", "queue_partition_key", "priority", "application_version", "workflow_deadline_epoch_ms", "workflow_timeout_ms")
+        names = (
+            "queue_name",
+            "queue_partition_key",
+            "priority",
+            "application_version",
+            "workflow_deadline_epoch_ms",
+            "workflow_timeout_ms",
+        )
         return [row[name] for name in names]
 
     assert await columns("p-1") == ["q1", "t1", 3, "v1", NOON_MS + 100_000, None]

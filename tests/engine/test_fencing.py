@@ -103,7 +103,9 @@ async def test_in_a_mixed_batch_only_the_lost_runs_are_told_so(shop: Workshop, l
             await holder.execute("update dbos.workflow_status set owner_xid = 'new' where workflow_uuid = any (%s)", (gone,))
         outcomes = await asyncio.gather(*written, return_exceptions=True)
     assert journal.flushes == 1
-    lost = [id for id, outcome in zip([id for id in ids for _ in range(2)], outcomes, strict=True) if isinstance(outcome, RunLost)]
+    lost = [
+        id for id, outcome in zip([id for id in ids for _ in range(2)], outcomes, strict=True) if isinstance(outcome, RunLost)
+    ]
     assert sorted(set(lost)) == gone
     assert len(lost) == 2 * len(gone)
     kept = [f"{id} {path}" for id in ids if id not in gone for path in ("1", "2")]
@@ -159,7 +161,9 @@ async def test_a_worker_that_was_taken_for_dead_starts_over_as_somebody_new(shop
     await shop.engine.enqueue(once, id="w")
     await shop.until(lambda: asyncio.sleep(0, trace.calls), "it runs")
     await shop.run("update engine.worker set dead = true where id = %s", was)
-    await shop.until(lambda: shop.value("select count(*) = 1 from engine.worker where id = %s and not dead", worker.id), "it is somebody new")
+    await shop.until(
+        lambda: shop.value("select count(*) = 1 from engine.worker where id = %s and not dead", worker.id), "it is somebody new"
+    )
     go.set()
     await shop.result("w")
     assert (worker.id != was, worker.ended, trace.calls) == (True, {"lost": 1, "SUCCESS": 1}, ["wait", "wait"])

@@ -7,11 +7,10 @@ import asyncio
 import json
 from typing import Any, LiteralString
 
-import psycopg
 import pytest
 
 from engine import WorkflowFailed, recv, set_event, step, workflow, write_stream
-from tests.engine.workshop import NOON_MS, Trace, Workshop
+from tests.engine.workshop import Trace, Workshop
 
 ENQUEUE_STATUS: LiteralString = """
 insert into dbos.workflow_status (workflow_uuid, status, name, class_name, queue_name, serialization, creator_xid, priority,
@@ -64,7 +63,9 @@ async def receive(topic: str | None = None) -> Any:
     return await recv(topic)
 
 
-async def enqueue(shop: Workshop, id: str, name: str, inputs: str, *, queue: str = "default", serialization: str | None = "portable_json") -> None:
+async def enqueue(
+    shop: Workshop, id: str, name: str, inputs: str, *, queue: str = "default", serialization: str | None = "portable_json"
+) -> None:
     async with shop.engine.transaction() as conn:
         await conn.execute(ENQUEUE_STATUS, (id, name, queue, serialization))
         await conn.execute(ENQUEUE_INPUT, (id, inputs))
@@ -103,7 +104,9 @@ async def test_an_enqueue_that_is_repeated_is_one_workflow(shop: Workshop, trace
 
 
 @pytest.mark.parametrize(("serialization", "named"), [("py_pickle", "py_pickle"), (None, "the default of another client")])
-async def test_a_pickled_input_ends_as_an_error_that_says_what_to_do(shop: Workshop, serialization: str | None, named: str) -> None:
+async def test_a_pickled_input_ends_as_an_error_that_says_what_to_do(
+    shop: Workshop, serialization: str | None, named: str
+) -> None:
     await shop.worker(add)
     await enqueue(shop, "w", "add", "gASVDgAAAAAAAAB9lIwBYZRLAXMu", serialization=serialization)
     with pytest.raises(WorkflowFailed) as failed:
@@ -126,45 +129,6 @@ async def test_a_row_without_any_input_calls_the_workflow_without_arguments(shop
     await shop.parked("w")
     await shop.run(SEND, "w", "__null__topic__", '"hello"', "m", "portable_json")
     assert await shop.result("w") == "hello"
-
-
-async def test_the_sql_functions_enqueue_and_send(shop: Workshop) -> None:
-    await shop.worker(add, receive)
-    id = await shop.value("select dbos.enqueue_workflow('add', 'default', array['1', '2']::json[])")
-    assert await shop.result(id) == 3
-    id = await shop.value("select dbos.enqueue_workflow(workflow_name => 'add', queue_name => 'default', named_args => '{\"a\": 5}', workflow_id => 'w')")
-    assert (id, await shop.result("w")) == ("w", 15)
-    await shop.value("select dbos.enqueue_workflow('receive', 'default', array['\"go\"']::json[], workflow_id => 'r')")
-    await shop.parked("r")
-    await shop.run("select dbos.send_message('r', '{\"n\": 1}', 'go', 'key'), dbos.send_message('r', '{\"n\": 2}', 'go', 'key')")
-    assert await shop.result("r") == {"n": 1}
-    assert len(await shop.engine.messages("r")) == 1
-
-
-async def test_the_sql_enqueue_takes_delay_priority_partition_and_deduplication(shop: Workshop) -> None:
-    await shop.set_clock()
-    await shop.value(
-        "select dbos.enqueue_workflow('add', 'default', array['1']::json[], workflow_id => 'w', delay_until_epoch_ms => %s, priority => 7,"
-        " queue_partition_key => 't', deduplication_id => 'd', timeout_ms => 1000, app_version => 'v')",
-        NOON_MS + 1000,
-    )
-    row = await shop.row("w")
-    assert (row["status"], row["priority"], row["queue_partition_key"], row["deduplication_id"], row["workflow_timeout_ms"]) == ("DELAYED", 7, "t", "d", 1000)
-    await shop.worker(add, version="v")
-    await shop.pass_time(1)
-    assert await shop.result("w") == 11
-    assert (await shop.row("w"))["workflow_deadline_epoch_ms"] == NOON_MS + 2000
-
-
-@pytest.mark.parametrize("call", ["('', 'q')", "('add', '')", "('add', 'q', workflow_id => '')", "('add', 'q', named_args => '[1]')"])
-async def test_the_sql_enqueue_refuses_what_could_never_run(shop: Workshop, call: str) -> None:
-    with pytest.raises(psycopg.errors.InvalidParameterValue):
-        await shop.run(f"select dbos.enqueue_workflow{call}")  # type: ignore[arg-type]
-
-
-async def test_a_send_to_nobody_is_a_foreign_key_violation(shop: Workshop) -> None:
-    with pytest.raises(psycopg.errors.ForeignKeyViolation):
-        await shop.run("select dbos.send_message('nobody', '1')")
 
 
 async def test_a_pickled_message_is_taken_and_fails_the_receive(shop: Workshop) -> None:
@@ -245,7 +209,9 @@ async def test_a_foreign_resume_lets_cancelled_and_parked_runs_go_on(shop: Works
     await shop.parked("cancelled", "parked")
     await shop.run(CANCEL, ["cancelled"])
     await shop.run(RESUME, ["cancelled", "parked"])
-    await shop.until(lambda: shop.value("select count(*) = 2 from dbos.workflow_status where claims = 2"), "both were claimed again")
+    await shop.until(
+        lambda: shop.value("select count(*) = 2 from dbos.workflow_status where claims = 2"), "both were claimed again"
+    )
     await shop.parked("cancelled", "parked")
     for id in ("cancelled", "parked"):
         await shop.engine.send(id, id, "go")
@@ -311,7 +277,16 @@ async def test_what_we_write_is_what_another_client_reads(shop: Workshop) -> Non
     await shop.engine.enqueue(once, id="w")
     await shop.ended("w")
     row = await shop.row("w")
-    assert (row["serialization"], row["error"], row["recovery_attempts"]) == ("portable_json", '{"name":"ValueError","message":"no"}', 1)
+    assert (row["serialization"], row["error"], row["recovery_attempts"]) == (
+        "portable_json",
+        '{"name":"ValueError","message":"no"}',
+        1,
+    )
     steps = await shop.rows("select function_id, function_name, output, serialization from dbos.operation_outputs order by 1")
-    assert [tuple(s.values()) for s in steps] == [(1, "DBOS.setEvent", "null", "portable_json"), (2, "s", '{"a":"ü"}', "portable_json")]
-    assert await shop.rows("select value, serialization from dbos.workflow_events") == [{"value": "[1]", "serialization": "portable_json"}]
+    assert [tuple(s.values()) for s in steps] == [
+        (1, "DBOS.setEvent", "null", "portable_json"),
+        (2, "s", '{"a":"ü"}', "portable_json"),
+    ]
+    assert await shop.rows("select value, serialization from dbos.workflow_events") == [
+        {"value": "[1]", "serialization": "portable_json"}
+    ]

@@ -95,7 +95,10 @@ async def test_what_one_branch_recorded_is_kept_when_the_run_is_parked_and_repla
     for n in (3, 1, 2):
         await shop.parked("w")
         await shop.engine.send("w", f"hello {n}", f"topic {n}")
-        await shop.until(lambda n=n: shop.value("select count(*) > 0 from dbos.operation_outputs where output = %s", str(n + 10)), f"{n} went on")
+        await shop.until(
+            lambda n=n: shop.value("select count(*) > 0 from dbos.operation_outputs where output = %s", str(n + 10)),
+            f"{n} went on",
+        )
     assert await shop.result("w") == [[n, f"hello {n}", n + 10] for n in (1, 2, 3)]
     assert sorted(trace.calls) == [1, 2, 3, 11, 12, 13]
 
@@ -115,9 +118,14 @@ async def test_a_branch_that_waits_does_not_stop_the_others(shop: Workshop) -> N
     await shop.set_clock()
     await shop.worker(once, child)
     await shop.engine.enqueue(once, id="w")
-    await shop.until(lambda: shop.value("select waits = '{t:go}' from dbos.workflow_status where workflow_uuid = 'w'"), "only two wait")
+    await shop.until(
+        lambda: shop.value("select waits = '{t:go}' from dbos.workflow_status where workflow_uuid = 'w'"), "only two wait"
+    )
     await shop.pass_time(10)
-    await shop.until(lambda: shop.value("select wake_at_ms > engine.now_ms() + 80000 from dbos.workflow_status where workflow_uuid = 'w'"), "one waits")
+    await shop.until(
+        lambda: shop.value("select wake_at_ms > engine.now_ms() + 80000 from dbos.workflow_status where workflow_uuid = 'w'"),
+        "one waits",
+    )
     await shop.engine.send("w", "heard", "go")
     assert await shop.result("w") == ["heard", "slept", "worked", 10]
 
@@ -246,7 +254,9 @@ async def test_a_call_from_a_task_that_gather_did_not_make_is_refused(shop: Work
     assert (trace.calls, await shop.journal("w")) == ([], [])
 
 
-@pytest.mark.parametrize("call", [lambda: sleep(1), lambda: recv("x"), lambda: gather(), lambda: child(1)], ids=["sleep", "recv", "gather", "child"])
+@pytest.mark.parametrize(
+    "call", [lambda: sleep(1), lambda: recv("x"), lambda: gather(), lambda: child(1)], ids=["sleep", "recv", "gather", "child"]
+)
 async def test_waiting_in_a_foreign_task_is_refused_too(shop: Workshop, call: Any) -> None:
     @workflow(name="w")
     async def once() -> None:

@@ -90,7 +90,9 @@ async def test_every_kind_of_entry_survives_the_loss_of_a_flush(
                 journal.add(entry)
         told = await outcomes(batch)
     await written_once(shop, ledger)
-    happened = await shop.value("select completed_at_epoch_ms from dbos.operation_outputs where call_path = '2' and workflow_uuid = 'b'")
+    happened = await shop.value(
+        "select completed_at_epoch_ms from dbos.operation_outputs where call_path = '2' and workflow_uuid = 'b'"
+    )
     assert {k: told[k] for k in ("step", "event", "mail", "child", "chunk", "timer", "receive", "nothing to receive")} == {
         "step": None, "event": None, "mail": None, "child": None, "chunk": None,
         "timer": happened, "receive": ('"hello"', "portable_json"), "nothing to receive": None,

@@ -14,7 +14,9 @@ CONTROL = st.characters(categories=["Cc", "Cs", "Zl", "Zp"])
 READABLE = st.characters(exclude_categories=["C", "Z"])
 
 
-@pytest.mark.parametrize("name", ["a", "order 7", "ключ", "a::b", "x" * MAX_LENGTH, "human:gate/1?#%", "'); drop table x; --", "☃"])
+@pytest.mark.parametrize(
+    "name", ["a", "order 7", "ключ", "a::b", "x" * MAX_LENGTH, "human:gate/1?#%", "'); drop table x; --", "☃"]
+)
 def test_readable_text_is_a_name(name: str) -> None:
     assert checked_name(name, "id") == name
 

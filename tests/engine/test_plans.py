@@ -45,7 +45,8 @@ select n::text, 'run ' || lpad(n::text, 5, '0'), 'go', '1', 'portable_json' from
 delete from engine.wake;
 """
 TOKENS: LiteralString = """
-update dbos.workflow_status set status = 'PENDING', owner_xid = 'token', executor_id = 'worker 0', waits = null where workflow_uuid = any (%s)
+update dbos.workflow_status set status = 'PENDING', owner_xid = 'token', executor_id = 'worker 0', waits = null
+ where workflow_uuid = any (%s)
 """
 
 
@@ -111,7 +112,14 @@ STATEMENTS: dict[str, tuple[str, Any, set[str]]] = {
     ),
     "claim": (
         claims.CLAIM,
-        {"me": "worker 1", "queues": joined(["q0", "q1"]), "rooms": "{30,20}", "names": joined(["w", "x"]), "version": "v", "token": "t"},
+        {
+            "me": "worker 1",
+            "queues": joined(["q0", "q1"]),
+            "rooms": "{30,20}",
+            "names": joined(["w", "x"]),
+            "version": "v",
+            "token": "t",
+        },
         {"workflow_status_queued", "workflow_status_pkey", "worker_pkey", "workflow_input_pkey"},
     ),
     "history": (claims.HISTORY, (joined(HERE),), {"operation_outputs_pkey"}),

@@ -1,6 +1,7 @@
 """A run that crashed anywhere, any number of times, has the same result and the same journal as one that never did."""
 
 import asyncio
+import inspect
 import itertools
 import os
 import re
@@ -40,7 +41,9 @@ class Family:
 
     async def tend(self) -> bool:
         """Give new children their messages, and let time pass when everybody waits; whether the root has ended."""
-        rows = await self.shop.rows("select workflow_uuid as id, inputs, status, waits, owner_xid, wake_at_ms, name from dbos.workflow_status")
+        rows = await self.shop.rows(
+            "select workflow_uuid as id, inputs, status, waits, owner_xid, wake_at_ms, name from dbos.workflow_status"
+        )
         for row in rows:
             if row["id"] not in self._sent and row["id"] != self.root and row["name"] == "program":
                 program, place = await self._of(row["id"])
@@ -121,7 +124,7 @@ async def compare(shop: Workshop, ledger: Ledger, program: Program, crashes: Seq
 
 
 @given(program=PROGRAMS, crashes=CRASHES)
-@settings(max_examples=25, deadline=None, database=None, derandomize=True, phases=[Phase.generate], suppress_health_check=SHARED)
+@settings(max_examples=20, deadline=None, database=None, derandomize=True, phases=[Phase.generate], suppress_health_check=SHARED)
 async def test_a_crashed_run_ends_as_an_uncrashed_one(
     shop: Workshop, ledger: Ledger, program: Program, crashes: list[tuple[int, bool]]
 ) -> None:
@@ -130,7 +133,7 @@ async def test_a_crashed_run_ends_as_an_uncrashed_one(
 
 @pytest.mark.slow
 @given(program=PROGRAMS, crashes=CRASHES)
-@settings(max_examples=250, deadline=None, database=None, suppress_health_check=SHARED)
+@settings(max_examples=150, deadline=None, database=None, suppress_health_check=SHARED)
 async def test_a_crashed_run_ends_as_an_uncrashed_one_very_often(
     shop: Workshop, ledger: Ledger, program: Program, crashes: list[tuple[int, bool]]
 ) -> None:
@@ -157,6 +160,5 @@ async def test_a_crash_at_every_single_commit(shop: Workshop, ledger: Ledger, af
 
 def test_programs_use_everything() -> None:
     """The interpreter and what it is made of cannot drift apart."""
-    drawn = set(re.findall(r'st\.just\("([a-z ]+)"\)', programs.__loader__.get_source(programs.__name__)))  # type: ignore[union-attr]
-    done = set(re.findall(r'case \["([a-z ]+)"', programs.__loader__.get_source(programs.__name__)))  # type: ignore[union-attr]
-    assert drawn == done
+    source = inspect.getsource(programs)
+    assert set(re.findall(r'st\.just\("([a-z ]+)"\)', source)) == set(re.findall(r'case \["([a-z ]+)"', source))

@@ -55,7 +55,8 @@ class Shipment(TypedDict):
 
 
 EAST = timezone(timedelta(hours=5, minutes=30))
-POINT = Point(1, 2.5, datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC))
+MOMENT = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
+POINT = Point(1, 2.5, MOMENT)
 SHAPE = Shape("kite", Colour.BLUE, [POINT, Point(3, -0.0)], {"middle": Point(0, 1e300)})
 MODEL = Model(id=UUID(int=7), price=Decimal("12.30"), longName="ball", due=date(2026, 2, 3))
 
@@ -212,14 +213,14 @@ async def test_arguments_arrive_in_their_declared_types(shop: Workshop) -> None:
     seen: list[Any] = []
 
     @workflow(name="w")
-    async def once(shape: Shape, model: Model, at: datetime, plain: dict[str, int], more: Point | None = None) -> Shape:
+    async def once(shape: Shape, model: Model, at: datetime, plain: dict[str, int], more: Point | None) -> Shape:
         seen.extend([shape, model, at, plain, more])
         return shape
 
     await shop.worker(once)
-    handle = await shop.engine.enqueue(once, SHAPE, MODEL, POINT.at, {"a": 1})
+    handle = await shop.engine.enqueue(once, SHAPE, MODEL, MOMENT, {"a": 1}, None)
     assert await handle.result(10) == SHAPE
-    assert seen == [SHAPE, MODEL, POINT.at, {"a": 1}, None]
+    assert seen == [SHAPE, MODEL, MOMENT, {"a": 1}, None]
 
 
 async def test_arguments_that_do_not_fit_end_the_workflow_with_a_sentence(shop: Workshop) -> None:

@@ -149,7 +149,9 @@ async def test_a_row_that_a_branch_rides_last_is_written_too(shop: Workshop, led
     assert await ledger.entries() == ["end of branch 1", "end of branch 2"]
 
 
-@pytest.mark.parametrize("poison", [{"n": 0}, {"n": "many"}, {"n": object()}, {"n": "\ud800"}], ids=["zero", "text", "object", "surrogate"])
+@pytest.mark.parametrize(
+    "poison", [{"n": 0}, {"n": "many"}, {"n": object()}, {"n": "\ud800"}], ids=["zero", "text", "object", "surrogate"]
+)
 async def test_a_poisoned_row_fails_only_its_own_caller(shop: Workshop, ledger: Ledger, poison: dict[str, Any]) -> None:
     meeting = asyncio.Barrier(51)  # all records reach the journal together
 

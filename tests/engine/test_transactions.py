@@ -125,7 +125,9 @@ async def test_a_run_that_was_lost_meanwhile_undoes_its_statements(shop: Worksho
     worker = await shop.worker(once)
     await shop.engine.enqueue(once, id="w")
     await inside.wait()
-    await shop.run("update dbos.workflow_status set status = 'CANCELLED', owner_xid = null where workflow_uuid = 'w'")  # as SQL may
+    await shop.run(
+        "update dbos.workflow_status set status = 'CANCELLED', owner_xid = null where workflow_uuid = 'w'"
+    )  # as SQL may
     go.set()
     await shop.until(lambda: asyncio.sleep(0, not worker.running), "the zombie is gone")
     assert worker.ended == {"lost": 1}

@@ -137,7 +137,12 @@ async def test_names_with_colons_do_not_hide_an_event(shop: Workshop) -> None:
     _, owned = await claimant.enqueue_and_claim(shop, "reader", "a::b")
     async with claimant.journal(shop) as journal:
         await journal.add(claimant.step(owned["a::b"], effect=entries.Event("key", "1")))
-        assert await journal.add(entries.Park(owned["reader"], [entries.event_token("a::b", "key")], [entries.event_token("a::b", "key")], None)) is False
+        assert (
+            await journal.add(
+                entries.Park(owned["reader"], [entries.event_token("a::b", "key")], [entries.event_token("a::b", "key")], None)
+            )
+            is False
+        )
 
 
 async def test_a_time_that_has_come_keeps_the_run_from_being_parked(shop: Workshop) -> None:

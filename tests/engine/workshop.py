@@ -6,7 +6,7 @@ way `kill -9` would and then lets its lease run out. Waiting for something that 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, LiteralString
 
 import psycopg
@@ -31,6 +31,10 @@ delete from engine.worker; delete from engine.wake; delete from engine.wait; del
 END_LEASE: LiteralString = "update engine.worker set lease_until_ms = engine.now_ms() - 1 where id = any (%s)"
 
 
+class Undone(Exception):
+    """What a test raises in a transaction so that it is undone."""
+
+
 class Workshop:
     """One engine on one database, its workers and its clock."""
 
@@ -47,7 +51,8 @@ class Workshop:
 
     async def worker(self, *workflows: Workflow[Any, Any], **options: Any) -> Worker:
         """Start a worker for these workflows."""
-        worker = self.engine.worker(list(workflows), **{"poll_s": 0.02, "lease_s": LEASE_S} | options)
+        options = {"poll_s": 0.02, "lease_s": LEASE_S} | options
+        worker = self.engine.worker(list(workflows), **options)
         self._working[worker] = asyncio.create_task(worker.run())
         return worker
 
