@@ -92,7 +92,7 @@ def number_text(number: float) -> str:
         return _integer_text(number)
     if not math.isfinite(number):
         return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
-    if number == 0:
+    if number == 0.0:
         return "0"
     sign, digits, point = _shortest(number)
     if 0 < point <= 21:

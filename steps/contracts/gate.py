@@ -1,7 +1,5 @@
 """Questions to people and their answers."""
 
-
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """What is asked for: the intent, and the request to run it."""
 
-
-
 from typing import Annotated, Literal
 
 from pydantic import Field

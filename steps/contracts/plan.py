@@ -1,7 +1,5 @@
 """What the coding agent must answer: the plan, the build, and the envelope both come in."""
 
-
-
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field

@@ -1,7 +1,5 @@
 """A recipe: how a form becomes an intent, within which limits, and how its results are judged."""
 
-
-
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 

@@ -1,7 +1,5 @@
 """One command in a sandbox: the request and its result."""
 
-
-
 from typing import Annotated, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """What readers of a run get to see."""
 
-
-
 from typing import Annotated, Literal
 
 from pydantic import Field
