@@ -94,10 +94,6 @@ class UnreadablePayload(EngineError):
     """A stored value is not portable JSON, or does not fit the type that the code declares for it."""
 
 
-class StaleSchema(EngineError):
-    """The database's schema is not the one this code was written for."""
-
-
 class Suspended(BaseException):
     """The run was parked and has left this worker's memory. Do not catch it; use `except Exception` instead of a bare except."""
 

@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if run(asked, os.environ) else 1
     except BadSetting as error:
         say(f"bench: {error}")
-        return 78
+        return 2
     except postgres.CannotRunPostgres as error:
         say(f"bench: {error}")
         return 69

@@ -22,7 +22,7 @@ from steps.sandbox import MockSandbox
 from tests.crash import subject
 from tests.crash.fleet import Job, until, workers
 from tests.crash.history import GAPS, LEFTOVERS
-from tests.steps.product import Product
+from tests.steps.product import Product, patch, replay
 
 CLIENTS = 4
 STEPS = 4
@@ -153,9 +153,11 @@ async def test_workers_and_clients_survive_two_crashes_of_the_server(own_server:
 
 
 async def start_run(engine: Engine, name: str) -> str:
+    """A run that changes a file of its own."""
+    constraints = replay(plan={"patchPlan": [patch(f"{name}.txt", name)]})
     with contextlib.suppress(psycopg.errors.UniqueViolation):  # an earlier try was committed, only its answer was lost
-        await Product(engine, Path(), ReplayOpenCode(), MockSandbox()).start(name)
-    return workflow_id(intent_hash({"goal": name, "inputs": {}, "constraints": {}}))
+        await Product(engine, Path(), ReplayOpenCode(), MockSandbox()).start(name, constraints)
+    return workflow_id(intent_hash({"goal": name, "inputs": {}, "constraints": constraints}))
 
 
 async def approve_all(dsn: str) -> None:
@@ -185,3 +187,5 @@ async def test_runs_of_the_product_survive_two_crashes_of_the_server(own_server:
         assert conn.execute(GAPS).fetchall() == []
         assert conn.execute("select count(*)::int from app.run_steps").fetchone() == (4 * len(found),)
         assert conn.execute("select count(*) from app.mock_receipts where seen_count > 1").fetchone() == (0,)
+        goals = {row[0] for row in conn.execute("select goal from app.intents").fetchall()}
+    assert {file.name: file.read_text() for file in (tmp_path / "workspace").iterdir()} == {f"{goal}.txt": goal for goal in goals}
