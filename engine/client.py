@@ -217,11 +217,11 @@ class Engine:
             "queue": checked_name(queue, "queue name"),
             "partition": partition if partition is None else checked_name(partition, "partition key"),
             "priority": priority,
-            "version": version,
+            "version": version if version is None else checked_name(version, "application version"),
             "timeout_ms": None if timeout_s is None else round(timeout_s * 1000),
             "delay_ms": None if delay_s is None else round(delay_s * 1000),
-            "dedup_id": dedup_id,
-            "attributes": None if attributes is None else codec.encode(attributes),
+            "dedup_id": dedup_id if dedup_id is None else checked_name(dedup_id, "deduplication id"),
+            "attributes": attributes,
             "status": ENQUEUED if delay_s is None else DELAYED,
         }
         try:
@@ -271,7 +271,7 @@ class Engine:
             for id, args in calls
         ]
         async with self._stating(conn, (hints.CHANNEL, hints.WORK)) as writing:
-            return await enqueue.many(writing, rows)
+            return await enqueue.many(writing, [codec.encode(row) for row in rows])
 
     def handle(self, id: str) -> Handle[Any]:
         """A handle on a workflow that exists, or may."""

@@ -9,10 +9,10 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, LiteralString
 
-import orjson
 import psycopg
 
-from engine.entries import Connection
+from engine import codec
+from engine.entries import Connection, json_array
 
 BATCH = 500
 TRY_AGAIN = frozenset({"40001", "40P01"})
@@ -48,13 +48,28 @@ returning workflow_uuid
 
 async def one(conn: Connection, row: Row) -> bool:
     """Insert one workflow; False when its id exists. Raises psycopg.errors.UniqueViolation for a deduplication id in use."""
-    return await (await conn.execute(ENQUEUE, row)).fetchone() is not None
+    attributes = row["attributes"]
+    given = row | {"attributes": None if attributes is None else codec.encode(attributes)}
+    return await (await conn.execute(ENQUEUE, given)).fetchone() is not None
 
 
-async def many(conn: Connection, rows: Sequence[Row]) -> list[str]:
-    """Insert workflows in one statement, in the order of their ids; the ids that were new. One refused row refuses all."""
-    made = await conn.execute(ENQUEUE_MANY, (orjson.dumps(list(rows)).decode(),))
+async def many(conn: Connection, rows: Sequence[str]) -> list[str]:
+    """Insert workflows, given as JSON texts, in one statement in the order of their ids; the ids that were new. One refused row
+    refuses all.
+    """
+    made = await conn.execute(ENQUEUE_MANY, (json_array(rows),))
     return [row[0] for row in await made.fetchall()]
+
+
+class Waiting:
+    """A caller's row, on its way into the next commit."""
+
+    __slots__ = ("done", "row", "text")
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.text = codec.encode(row)  # what JSON cannot hold fails its caller here, not the batch
+        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
 
 class Enqueuer:
@@ -62,16 +77,16 @@ class Enqueuer:
 
     def __init__(self, acquire: Callable[[], contextlib.AbstractAsyncContextManager[Connection]]) -> None:
         self._acquire = acquire
-        self._waiting: list[tuple[Row, asyncio.Future[bool]]] = []
+        self._waiting: list[Waiting] = []
         self._sender: asyncio.Task[None] | None = None
 
     async def add(self, row: Row) -> bool:
         """Insert a workflow; returns after the commit, False when its id exists. Raises what the database refuses it with."""
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append((row, done))
+        waiting = Waiting(row)
+        self._waiting.append(waiting)
         if self._sender is None:
             self._sender = asyncio.create_task(self._send(), name="enqueuer")
-        return await done
+        return await waiting.done
 
     async def _send(self) -> None:
         try:
@@ -81,36 +96,39 @@ class Enqueuer:
         finally:
             self._sender = None
 
-    async def _commit(self, batch: list[tuple[Row, asyncio.Future[bool]]]) -> None:
+    async def _commit(self, batch: list[Waiting]) -> None:
         try:
             async with self._acquire() as conn:
-                made = await self._insert(conn, [row for row, _ in batch])
+                made = await self._insert(conn, batch)
         except psycopg.Error as error:
-            if len(batch) > 1 and not isinstance(error, psycopg.OperationalError):
+            if error.sqlstate in TRY_AGAIN:
+                await self._commit(batch)
+            elif len(batch) > 1 and not isinstance(error, psycopg.OperationalError):
                 for each in batch:
                     await self._commit([each])
-            elif error.sqlstate in TRY_AGAIN:
-                await self._commit(batch)
             else:
                 refuse(batch, error)
+        except Exception as error:
+            refuse(batch, error)
         except BaseException as error:
             refuse(batch, error)
             raise
         else:
-            for row, done in batch:
-                fresh = row["id"] in made
-                made.discard(row["id"])  # the same id twice in one commit: the first caller made it
-                if not done.done():
-                    done.set_result(fresh)
+            for each in batch:
+                fresh = each.row["id"] in made
+                made.discard(each.row["id"])  # the same id twice in one commit: the first caller made it
+                if not each.done.done():
+                    each.done.set_result(fresh)
 
     @staticmethod
-    async def _insert(conn: Connection, rows: list[Row]) -> set[str]:
-        if len(rows) == 1:
-            return {rows[0]["id"]} if await one(conn, rows[0]) else set()
-        return set(await many(conn, rows))
+    async def _insert(conn: Connection, batch: list[Waiting]) -> set[str]:
+        if len(batch) == 1:
+            row = batch[0].row
+            return {row["id"]} if await one(conn, row) else set()
+        return set(await many(conn, [each.text for each in batch]))
 
 
-def refuse(batch: Sequence[tuple[Row, asyncio.Future[bool]]], error: BaseException) -> None:
-    for _, done in batch:
-        if not done.done():
-            done.set_exception(error)
+def refuse(batch: Sequence[Waiting], error: BaseException) -> None:
+    for each in batch:
+        if not each.done.done():
+            each.done.set_exception(error)

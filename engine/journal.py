@@ -141,21 +141,21 @@ class Journal:
                     self._landed.notify_all()
 
     def _take(self) -> list[Entry]:
-        """The next batch. What stays for a later one: all of runs that must be left alone, and a run's second Receive."""
-        batch, later = self._waiting[:BATCH], self._waiting[BATCH:]
-        receiving: set[str] = set()
+        """The next batch. What stays for a later one: all of runs that must be left alone, a run's second Receive, and the surplus."""
         kept: list[Entry] = []
         put_off: list[Entry] = []
-        for entry in batch:
+        receiving: set[str] = set()
+        for entry in self._waiting:
             owner = entry.owner
-            if owner.alone or (type(entry) is e.Receive and owner.id in receiving):
+            is_receive = type(entry) is e.Receive
+            if len(kept) == BATCH or owner.alone or (is_receive and owner.id in receiving):
                 put_off.append(entry)
                 continue
-            if type(entry) is e.Receive:
+            if is_receive:
                 receiving.add(owner.id)
             self._flying.add(owner.id)
             kept.append(entry)
-        self._waiting = put_off + later
+        self._waiting = put_off
         return kept
 
     async def _settle(self, batch: list[Entry]) -> None:

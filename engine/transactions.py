@@ -20,7 +20,7 @@ from engine.entries import FENCE, json_array
 from engine.errors import RunLost, StepFailed
 from engine.journal import NOT_OWNED
 from engine.lookups import connection_lost
-from engine.run import Branch, StepScope, enter, leave
+from engine.run import Branch, StepScope, enter, is_ours, leave
 
 ATTEMPTS = 20
 TRY_AGAIN = frozenset({"40001", "40P01", "55P03"})
@@ -63,7 +63,9 @@ async def run_transaction(call: Call, branch: Branch, path: str, args: Any, kwar
                 await asyncio.sleep(min(0.01 * 2**attempt, 1.0))
                 continue
             await _record_failure(call, branch, path, error, started_ms)
-        except Exception as error:
+        except BaseException as error:
+            if is_ours(error, branch.run):
+                raise
             await _record_failure(call, branch, path, error, started_ms)
     raise AssertionError("unreachable")
 
@@ -72,28 +74,32 @@ async def _attempt(
     call: Call, branch: Branch, path: str, args: Any, kwargs: dict[str, Any], started_ms: int, attempt: int
 ) -> Any:
     run = branch.run
-    async with run.services.pool.connection() as conn, by_hand(conn):
-        scope = StepScope(branch, path, attempt)
-        token = enter(scope)
+    committing = False
+    value: Any = None
+    async with contextlib.AsyncExitStack() as aside:
         try:
-            value = await call.body(conn, *args, **kwargs)
-        finally:
-            leave(token)
-        output, value = codec.settled(value, call.result_decoder, f"the result of {call.name}")
-        riders = [*(branch.riders or []), *(scope.ridden() or [])]
-        async with run.journal.standing_aside(run):
-            try:
+            async with run.services.pool.connection() as conn, by_hand(conn):
+                scope = StepScope(branch, path, attempt)
+                token = enter(scope)
+                try:
+                    value = await call.body(conn, *args, **kwargs)
+                finally:
+                    leave(token)
+                output, value = codec.settled(value, call.result_decoder, f"the result of {call.name}")
+                riders = [*(branch.riders or []), *(scope.ridden() or [])]
+                await aside.enter_async_context(run.journal.standing_aside(run))
+                committing = True
                 await conn.execute(FENCE, (run.id, run.token, "1"))
                 await conn.execute(INSERT_OWN_RECORD, (run.id, run.recorded + 1, path, call.name, output, started_ms))
                 for rider, row in riders:
                     await conn.execute(rider.sql, (json_array([row]),))
                 await conn.commit()
-            except psycopg.Error as error:
-                if not connection_lost(error) or not await _was_committed(branch, path):
-                    raise
-            run.recorded += 1
+        except psycopg.Error as error:  # the broken connection is given back by now: settling may need the pool's only one
+            if not committing or not connection_lost(error) or not await _was_committed(branch, path):
+                raise
+        run.recorded += 1
         branch.riders = None
-        return value
+    return value
 
 
 async def _was_committed(branch: Branch, path: str) -> bool:
@@ -124,7 +130,7 @@ async def by_hand(conn: psycopg.AsyncConnection[Any]) -> AsyncGenerator[None]:
             await conn.set_autocommit(was)
 
 
-async def _record_failure(call: Call, branch: Branch, path: str, error: Exception, started_ms: int) -> None:
+async def _record_failure(call: Call, branch: Branch, path: str, error: BaseException, started_ms: int) -> None:
     text = codec.encode_error(error)
     await branch.record(path, call.name, None, text, started_ms=started_ms)
     raise StepFailed(*codec.decode_error(text)) from error

@@ -68,6 +68,41 @@ async def test_many_are_enqueued_in_one_commit(shop: Workshop) -> None:
     assert [await shop.result(f"w{n}") for n in range(5)] == [0, 1, 2, "mine", 4]
 
 
+async def test_callers_at_the_same_time_each_learn_whether_they_made_the_workflow(shop: Workshop) -> None:
+    handles = await asyncio.gather(*(shop.engine.enqueue(echo, n, id=f"w{n % 20}") for n in range(200)))
+    fresh = [handle.id for handle in handles if handle.fresh]
+    assert sorted(fresh) == sorted({handle.id for handle in handles})
+    assert await shop.value("select count(*) from dbos.workflow_status") == 20
+    assert await shop.value("select count(distinct xmin::text) from dbos.workflow_status") < 20  # they shared commits
+
+
+REFUSED: list[dict[str, Any]] = [
+    {"dedup_id": "d"},
+    {"priority": 1 << 40},
+    {"version": "\x00"},
+    {"version": "\ud800"},
+    {"dedup_id": "\ud800"},
+    {"attributes": {"a": "\x00"}},
+]
+
+
+@pytest.mark.parametrize("bad", REFUSED, ids=ascii)
+async def test_an_enqueue_that_is_refused_fails_only_its_own_caller(shop: Workshop, bad: dict[str, Any]) -> None:
+    await shop.engine.enqueue(receive, id="first", dedup_id="d")
+    calls = [shop.engine.enqueue(echo, n, id=f"w{n:03}", **(bad if n == 50 else {})) for n in range(600)]
+    outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
+    assert [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Exception)] == [50]
+    assert await shop.value("select count(*) from dbos.workflow_status") == 600
+    assert (await shop.engine.enqueue(echo, 1, id="next")).fresh
+
+
+async def test_attributes_are_stored_as_json_however_many_enqueue_at_once(shop: Workshop) -> None:
+    await shop.engine.enqueue(echo, 0, id="alone", attributes={"n": 1})
+    await asyncio.gather(*(shop.engine.enqueue(echo, n, id=f"w{n}", attributes={"n": 1}) for n in range(10)))
+    rows = await shop.rows("select attributes from dbos.workflow_status")
+    assert [row["attributes"] for row in rows] == [{"n": 1}] * 11
+
+
 async def test_urgent_work_starts_first_and_then_the_oldest(shop: Workshop, trace: Trace) -> None:
     @workflow(name="note")
     async def note(n: int) -> None:

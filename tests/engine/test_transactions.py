@@ -6,8 +6,20 @@ from typing import Any
 import psycopg
 import pytest
 
-from engine import Connection, MisplacedCall, StepFailed, TerminalError, gather, ride, step, step_info, transaction, workflow
-from tests.engine.workshop import Brake, Ledger, Trace, Workshop
+from engine import (
+    Connection,
+    Engine,
+    MisplacedCall,
+    StepFailed,
+    TerminalError,
+    gather,
+    ride,
+    step,
+    step_info,
+    transaction,
+    workflow,
+)
+from tests.engine.workshop import LEASE_S, Brake, Ledger, Trace, Workshop
 
 KILL = "select pg_terminate_backend(%s)"
 
@@ -291,6 +303,53 @@ async def test_a_connection_lost_at_commit_neither_loses_nor_doubles(
     assert await shop.result("w") == (["done", 190] if beside else "done")
     assert await ledger.entries() == ["once", "rides"]
     assert [r[0] for r in await shop.journal("w")] == list(range(1, 22 if beside else 2))
+
+
+async def test_a_commit_in_doubt_is_settled_even_with_a_single_connection(
+    shop: Workshop, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @transaction
+    async def unlucky(conn: Connection) -> str:
+        await conn.execute(Ledger.WRITE, ("once",))
+        LostAtCommit(shop, monkeypatch, committed=True)
+        return "done"
+
+    @workflow(name="w")
+    async def once() -> str:
+        return await unlucky()
+
+    async with Engine.connect(shop.dsn, pool_size=1) as small:
+        worker = small.worker([once], poll_s=0.02, lease_s=LEASE_S)
+        working = asyncio.create_task(worker.run())
+        try:
+            await shop.engine.enqueue(once, id="w")
+            assert await shop.result("w") == "done"
+        finally:
+            worker.stop()
+            await working
+    assert await ledger.entries() == ["once"]
+
+
+async def test_a_cancellation_inside_a_transaction_fails_the_transaction_and_not_the_run(shop: Workshop, ledger: Ledger) -> None:
+    @transaction
+    async def awaits_a_cancelled_task(conn: Connection) -> None:
+        await conn.execute(Ledger.WRITE, ("undone",))
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+    @workflow(name="w")
+    async def once() -> str:
+        try:
+            await awaits_a_cancelled_task()
+        except StepFailed as failed:
+            return failed.name
+        return "no failure"
+
+    await shop.worker(once)
+    await shop.engine.enqueue(once, id="w")
+    assert await shop.result("w") == "CancelledError"
+    assert await ledger.entries() == []
 
 
 async def test_a_transaction_needs_a_workflow(shop: Workshop) -> None:
