@@ -4,7 +4,8 @@ One process drives the workflows as bare asyncio tasks and commits all that is w
 rows, rider rows, finishes and the next claims, each as one array statement. There is no fence, lease, retry, timer, replay or
 cancel, and no second worker may run beside it. It is the yardstick, not an engine.
 
-`worker` runs until its standard input closes; `enqueue` inserts one row a commit with eight in flight; `backlog` inserts all in one commit.
+`worker` runs until its standard input closes; `enqueue` inserts for eight callers, who share commits as the
+worker's records do; `backlog` inserts all in one commit.
 """
 
 import argparse
@@ -30,7 +31,7 @@ STEPS: LiteralString = r"""
 insert into dbos.operation_outputs (workflow_uuid, function_id, call_path, function_name, output, started_at_epoch_ms,
                                     completed_at_epoch_ms, serialization)
 select r.id, r.number, r.number::text, r.name, r.output, r.began, clock.now_ms, 'portable_json'
-  from (select engine.now_ms() as now_ms) clock,
+  from (select engine.now_ms() as now_ms offset 0) clock,
        unnest(string_to_array(%s, E'\x1f'), %s::int[], string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f'), %s::bigint[])
            as r (id, number, name, output, began)
 """
@@ -42,7 +43,7 @@ select r.id, r.step, r.note
 FINISH: LiteralString = r"""
 update dbos.workflow_status s
    set status = 'SUCCESS', output = r.output, owner_xid = null, completed_at = clock.now_ms, updated_at = clock.now_ms
-  from (select engine.now_ms() as now_ms) clock,
+  from (select engine.now_ms() as now_ms offset 0) clock,
        unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f')) as r (id, output)
  where s.workflow_uuid = r.id
 """
@@ -53,12 +54,13 @@ with picked as materialized (
 update dbos.workflow_status w
    set status = 'PENDING', owner_xid = %s, executor_id = %s, started_at_epoch_ms = clock.now_ms, updated_at = clock.now_ms,
        recovery_attempts = w.recovery_attempts + 1, claims = w.claims + 1
-  from picked p, (select engine.now_ms() as now_ms) clock where w.workflow_uuid = p.workflow_uuid
+  from picked p, (select engine.now_ms() as now_ms offset 0) clock where w.workflow_uuid = p.workflow_uuid
 returning w.workflow_uuid, w.inputs
 """
-ENQUEUE: LiteralString = """
+ENQUEUE: LiteralString = r"""
 insert into dbos.workflow_status (workflow_uuid, status, name, queue_name, inputs, priority, serialization)
-values (%s, 'ENQUEUED', 'four_steps', 'bench', %s, 0, 'portable_json')
+select r.id, 'ENQUEUED', 'four_steps', 'bench', r.inputs, 0, 'portable_json'
+  from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f')) as r (id, inputs)
 """
 BACKLOG: LiteralString = """
 insert into dbos.workflow_status (workflow_uuid, status, name, queue_name, inputs, priority, serialization)
@@ -177,19 +179,37 @@ async def work(dsn: str, concurrency: int, rider: bool) -> None:
 
 
 async def enqueue(dsn: str, prefix: str, count: int, flight: int, pause_s: float) -> None:
+    """Insert with `flight` callers that each wait for their row's commit; callers that wait together share one."""
     numbers = iter(range(count))
+    waiting: list[tuple[str, str, asyncio.Future[None]]] = []
+    arrived = asyncio.Event()
 
-    async def submit(connection: AsyncConnection) -> None:
+    async def submit() -> None:
         for n in numbers:
-            inputs = orjson.dumps({"positionalArgs": [n], "namedArgs": {}}).decode()
-            await connection.execute(ENQUEUE, (f"{prefix}-{n}", inputs), prepare=True)
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiting.append((f"{prefix}-{n}", orjson.dumps({"positionalArgs": [n], "namedArgs": {}}).decode(), done))
+            arrived.set()
+            await done
             if pause_s:
                 await asyncio.sleep(pause_s)
 
-    connections = [await AsyncConnection.connect(dsn, autocommit=True) for _ in range(flight)]
+    async def commit() -> None:
+        while True:
+            await arrived.wait()
+            arrived.clear()
+            batch = waiting[:]
+            waiting.clear()
+            given = (joined([row[0] for row in batch]), joined([row[1] for row in batch]))
+            await connection.execute(ENQUEUE, given, prepare=True)
+            for _, _, done in batch:
+                done.set_result(None)
+
+    connection = await AsyncConnection.connect(dsn, autocommit=True)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
-    await asyncio.gather(*map(submit, connections))
+    committing = asyncio.create_task(commit())
+    await asyncio.gather(*(submit() for _ in range(flight)))
+    committing.cancel()
     print("done", flush=True)
 
 

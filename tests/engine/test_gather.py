@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from engine import MisplacedCall, StepFailed, WorkflowFailed, gather, recv, sleep, step, step_info, workflow
+from engine import MisplacedCall, StepFailed, WorkflowFailed, gather, recv, sleep, step, workflow
 from tests.engine.workshop import Trace, Workshop
 
 
@@ -192,6 +192,24 @@ async def test_errors_can_be_returned_in_their_places(shop: Workshop) -> None:
     assert seen == [["1", "ValueError: no", "3"]] * 2
 
 
+@pytest.mark.parametrize("return_exceptions", [False, True])
+async def test_a_cancelled_branch_is_no_result(shop: Workshop, return_exceptions: bool) -> None:
+    async def awaits_a_cancelled_task() -> int:
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        task.cancel()
+        await task
+        return 1
+
+    @workflow(name="w")
+    async def once() -> None:
+        await gather(echo(1), awaits_a_cancelled_task(), return_exceptions=return_exceptions)
+
+    await shop.worker(once)
+    await shop.engine.enqueue(once, id="w")
+    with pytest.raises(WorkflowFailed, match="CancelledError"):
+        await shop.result("w")
+
+
 async def test_branches_have_branches(shop: Workshop) -> None:
     async def inner(n: int) -> list[Any]:
         pair = await gather(echo(n), recv(f"{n}"))
@@ -282,17 +300,3 @@ async def test_inside_a_step_and_outside_of_workflows_gather_is_asyncios(shop: W
     assert await shop.result("w") == [1, 2]
     assert await shop.names("w") == [fan_out.name]
     assert await gather(echo(1), echo(2)) == (1, 2)
-
-
-async def test_keys_of_steps_in_branches_tell_them_apart(shop: Workshop) -> None:
-    @step
-    async def key() -> str:
-        return step_info().key
-
-    @workflow(name="w")
-    async def once() -> Any:
-        return await gather(key(), key(), gather(key()))
-
-    await shop.worker(once)
-    await shop.engine.enqueue(once, id="w")
-    assert await shop.result("w") == ["w:1.1.1", "w:1.2.1", ["w:1.3.1.1.1"]]

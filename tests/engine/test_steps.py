@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from engine import step, step_info, workflow, workflow_info
+from engine import gather, step, step_info, workflow, workflow_info
 from tests.engine.workshop import Brake, Trace, Workshop
 
 
@@ -141,3 +141,17 @@ def test_a_step_needs_at_least_one_attempt() -> None:
 
     with pytest.raises(ValueError, match="at least 1"):
         step(max_attempts=0)(f)
+
+
+async def test_keys_of_steps_in_branches_tell_them_apart(shop: Workshop) -> None:
+    @step
+    async def key() -> str:
+        return step_info().key
+
+    @workflow(name="w")
+    async def once() -> Any:
+        return await gather(key(), key(), gather(key()))
+
+    await shop.worker(once)
+    await shop.engine.enqueue(once, id="w")
+    assert await shop.result("w") == ["w:1.1.1", "w:1.2.1", ["w:1.3.1.1.1"]]

@@ -1,13 +1,15 @@
 """What a worker takes, gives back and gives up: attempts, orderly stops, versions, and work that it does not know."""
 
 import asyncio
+import time
 from typing import Any
 
+import psycopg
 import pytest
 from structlog.testing import capture_logs
 
 from engine import WorkflowFailed, recv, step, workflow, workflow_info
-from tests.engine.workshop import Trace, Workshop
+from tests.engine.workshop import Brake, Trace, Workshop
 
 
 @workflow(name="echo")
@@ -50,6 +52,49 @@ async def test_a_dead_run_can_be_resumed_with_attempts_counted_anew(shop: Worksh
     assert await shop.ended("w") == ["MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
     assert await shop.engine.resume("w")
     assert await shop.result("w") == "cured"
+
+
+async def test_the_runs_of_a_worker_whose_lease_ran_out_are_taken_over_by_the_others(shop: Workshop, trace: Trace) -> None:
+    @step
+    async def note() -> int:
+        return trace("note")
+
+    @workflow(name="w")
+    async def once() -> int:
+        return await note()
+
+    silent = await shop.worker(once)
+    brake = Brake(silent, 1, after=False)
+    await shop.engine.enqueue(once, id="w")
+    await brake.reached.wait()
+    await shop.worker(once, lease_s=0.4)
+    await shop.run("update engine.worker set lease_until_ms = engine.now_ms() - 1 where id = %s", silent.id)
+    assert await shop.result("w") == 2
+    brake.released.set()
+
+
+async def test_code_that_blocks_the_event_loop_does_not_cost_the_lease(shop: Workshop) -> None:
+    def lease(conn: psycopg.Connection[Any]) -> int:
+        row = conn.execute("select lease_until_ms from engine.worker").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    @step
+    async def block() -> bool:
+        end = time.monotonic() + 5
+        with psycopg.connect(shop.dsn, autocommit=True) as conn:
+            before = lease(conn)
+            while lease(conn) == before and time.monotonic() < end:  # nobody else of this process gets a turn
+                pass
+            return lease(conn) > before
+
+    @workflow(name="w")
+    async def once() -> bool:
+        return await block()
+
+    await shop.worker(once, lease_s=0.4)
+    await shop.engine.enqueue(once, id="w")
+    assert await shop.result("w") is True
 
 
 async def test_parking_and_orderly_stops_do_not_count_as_attempts(shop: Workshop) -> None:
