@@ -52,4 +52,4 @@ def calm_garbage_collector() -> None:
     """For a process that works for long: leave alone what the imports made, and look seldom through what it makes and drops."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
+    gc.set_threshold(100_000, 20, 20)

@@ -284,6 +284,14 @@ class Run(Owner):
             task.cancel()
 
 
+    def let_go(self) -> None:
+        """Cut the circles through tasks and tracebacks, so that the run's memory is free at once and not at some collection."""
+        self.tasks.clear()
+        self.blocked.clear()
+        if self.gone is not None:
+            self.gone.__traceback__ = None
+
+
 class StepScope:
     """The calling code is the body of a step."""
 
@@ -392,6 +400,7 @@ async def run_branches(calls: Sequence[Awaitable[Any]], branch: Branch) -> list[
         try:
             return await call
         finally:
+            own.task = None
             left -= 1
             if left:
                 run.count_out()

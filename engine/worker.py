@@ -37,7 +37,7 @@ log = structlog.get_logger("engine.worker")
 Connect = Callable[..., Awaitable[Connection]]
 ConnectSync = Callable[..., psycopg.Connection[Any]]
 
-CLAIM_GAP_S = 0.002  # between claims while work keeps coming, so that one claim takes several
+CLAIM_GAP_S = 0.008  # between claims while work keeps coming, so that one claim takes several
 TICK_S = 1.0
 HISTORY_WARNING = 10_000
 
@@ -296,6 +296,7 @@ class Worker:
         task.add_done_callback(lambda _: self._ended(run))
 
     def _ended(self, run: Run) -> None:
+        run.let_go()
         del self.running[run.id + run.token]
         self._busy[run.claimed.queue or ""] -= 1
         self._freed.set()
@@ -317,6 +318,8 @@ class Worker:
         except (RunLost, asyncio.CancelledError):
             self.ended["lost"] += 1
             run.abandon("its workflow was lost")
+        finally:
+            branch.task = None
 
     async def _outcome(self, run: Run, workflow: Workflow[Any, Any]) -> tuple[str, str | None, str | None]:
         """(status, output, error) of the workflow's code."""

@@ -284,19 +284,3 @@ async def test_waiting_in_a_foreign_task_is_refused_too(shop: Workshop, call: An
     await shop.engine.enqueue(once, id="w")
     with pytest.raises(WorkflowFailed, match="gather did not make"):
         await shop.result("w")
-
-
-async def test_inside_a_step_and_outside_of_workflows_gather_is_asyncios(shop: Workshop) -> None:
-    @step
-    async def fan_out() -> Any:
-        return await gather(echo(1), echo(2))
-
-    @workflow(name="w")
-    async def once() -> Any:
-        return await fan_out()
-
-    await shop.worker(once)
-    await shop.engine.enqueue(once, id="w")
-    assert await shop.result("w") == [1, 2]
-    assert await shop.names("w") == [fan_out.name]
-    assert await gather(echo(1), echo(2)) == (1, 2)

@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import itertools
-import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -133,7 +132,7 @@ async def test_a_crashed_run_ends_as_an_uncrashed_one(
 
 @pytest.mark.slow
 @given(program=PROGRAMS, crashes=CRASHES)
-@settings(max_examples=150, deadline=None, database=None, suppress_health_check=SHARED)
+@settings(max_examples=350, deadline=None, database=None, suppress_health_check=SHARED)
 async def test_a_crashed_run_ends_as_an_uncrashed_one_very_often(
     shop: Workshop, ledger: Ledger, program: Program, crashes: list[tuple[int, bool]]
 ) -> None:
@@ -148,12 +147,13 @@ EVERYTHING: Program = [
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-async def test_a_crash_at_every_single_commit(shop: Workshop, ledger: Ledger, after: bool) -> None:
+@pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.slow)])
+async def test_a_crash_at_every_commit_of_a_run_that_uses_everything(
+    shop: Workshop, ledger: Ledger, after: bool, stride: int
+) -> None:
     calm = await run(shop, ledger, EVERYTHING, [])
     assert calm[2] == sorted(programs.expected_ledger(EVERYTHING))
-    commits = range(1, 60)
-    step = 1 if os.environ.get("REPLAY_EXAMPLES") else 4
-    for commit in commits[::step]:
+    for commit in range(1, 60, stride):
         shaken = await run(shop, ledger, EVERYTHING, [(commit, after)])
         assert shaken == calm, f"crashed {'after' if after else 'before'} commit {commit}"
 

@@ -64,7 +64,6 @@ RESULTS: list[tuple[Any, Any]] = [
     (int, 5),
     (float, 2.5),
     (str, "naïve ☃ \x00\x1f\x1e"),
-    (bool, True),
     (type(None), None),
     (list[int], [1, 2]),
     (dict[str, Any], {"a": [1, {"b": None}]}),

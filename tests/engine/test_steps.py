@@ -155,3 +155,23 @@ async def test_keys_of_steps_in_branches_tell_them_apart(shop: Workshop) -> None
     await shop.worker(once)
     await shop.engine.enqueue(once, id="w")
     assert await shop.result("w") == ["w:1.1.1", "w:1.2.1", ["w:1.3.1.1.1"]]
+
+
+async def test_inside_a_step_and_outside_of_workflows_gather_is_asyncios(shop: Workshop) -> None:
+    @step
+    async def number(n: int) -> int:
+        return n
+
+    @step
+    async def fan_out() -> Any:
+        return await gather(number(1), number(2))
+
+    @workflow(name="w")
+    async def once() -> Any:
+        return await fan_out()
+
+    await shop.worker(once)
+    await shop.engine.enqueue(once, id="w")
+    assert await shop.result("w") == [1, 2]
+    assert await shop.names("w") == [fan_out.name]
+    assert await gather(number(1), number(2)) == (1, 2)
