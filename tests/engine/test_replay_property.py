@@ -132,7 +132,7 @@ async def test_a_crashed_run_ends_as_an_uncrashed_one(
 
 @pytest.mark.slow
 @given(program=PROGRAMS, crashes=CRASHES)
-@settings(max_examples=350, deadline=None, database=None, suppress_health_check=SHARED)
+@settings(max_examples=200, deadline=None, database=None, suppress_health_check=SHARED)
 async def test_a_crashed_run_ends_as_an_uncrashed_one_very_often(
     shop: Workshop, ledger: Ledger, program: Program, crashes: list[tuple[int, bool]]
 ) -> None:
