@@ -15,6 +15,7 @@ from engine import codec
 from engine.entries import Connection, json_array
 
 BATCH = 500
+SENDERS = 2  # commits under way at once: while one waits for its fsync, another carries who came since
 TRY_AGAIN = frozenset({"40001", "40P01"})
 
 Row = dict[str, Any]
@@ -78,14 +79,18 @@ class Enqueuer:
     def __init__(self, acquire: Callable[[], contextlib.AbstractAsyncContextManager[Connection]]) -> None:
         self._acquire = acquire
         self._waiting: list[Waiting] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._sending = 0
+        self._tasks: set[asyncio.Task[None]] = set()  # asyncio keeps weak references only
 
     async def add(self, row: Row) -> bool:
         """Insert a workflow; returns after the commit, False when its id exists. Raises what the database refuses it with."""
         waiting = Waiting(row)
         self._waiting.append(waiting)
-        if self._sender is None:
-            self._sender = asyncio.create_task(self._send(), name="enqueuer")
+        if self._sending < SENDERS:
+            self._sending += 1
+            task = asyncio.create_task(self._send(), name="enqueuer")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await waiting.done
 
     async def _send(self) -> None:
@@ -94,7 +99,7 @@ class Enqueuer:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 await self._commit(batch)
         finally:
-            self._sender = None
+            self._sending -= 1  # in the same step as the last look, so that nobody is left behind
 
     async def _commit(self, batch: list[Waiting]) -> None:
         try:

@@ -36,8 +36,6 @@ AfterCommit = Callable[[Sequence[Entry]], None]
 # the two would take turns.
 BATCH = 128
 ENOUGH = 32  # entries worth a commit at once
-BUSY = 6
-GATHER_S = 0
 NOT_OWNED = "HF001"
 TRY_AGAIN = frozenset({"40001", "40P01", "55P03", "57014", "53100", "53200", "53300", "53400"})
 NO_DESTINATION = "23503"
@@ -117,7 +115,6 @@ class Journal:
             await self._conn.close()
 
     async def _write(self) -> None:
-        last = 0  # entries of the last commit
         while True:
             if not self._waiting:
                 if self._closing:
@@ -126,11 +123,9 @@ class Journal:
                 await self._arrived.wait()
                 continue
             if len(self._waiting) < ENOUGH:
-                # Whoever is ready now joins this commit; while commits come thick and fast, also who is ready in a moment.
-                await asyncio.sleep(GATHER_S if last >= BUSY else 0)
+                await asyncio.sleep(0)  # whoever is ready now joins this commit
             self._arrived.clear()
             batch = self._take()
-            last = len(batch)
             if not batch:
                 await self._arrived.wait()
                 continue

@@ -283,7 +283,6 @@ class Run(Owner):
         for task in self.tasks:
             task.cancel()
 
-
     def let_go(self) -> None:
         """Cut the circles through tasks and tracebacks, so that the run's memory is free at once and not at some collection."""
         self.tasks.clear()

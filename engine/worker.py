@@ -37,7 +37,7 @@ log = structlog.get_logger("engine.worker")
 Connect = Callable[..., Awaitable[Connection]]
 ConnectSync = Callable[..., psycopg.Connection[Any]]
 
-CLAIM_GAP_S = 0.008  # between claims while work keeps coming, so that one claim takes several
+CLAIM_GAP_S = 0.005  # between claims while work keeps coming, so that one claim takes several
 TICK_S = 1.0
 HISTORY_WARNING = 10_000
 
