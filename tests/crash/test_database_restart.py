@@ -107,6 +107,11 @@ async def start_errand(engine: Engine, name: str) -> str:
     return name
 
 
+def is_half_done(job: Job) -> bool:
+    with connect(job.dsn, autocommit=True) as conn:
+        return conn.execute(HALF_DONE).fetchone() != (0,)
+
+
 async def crash_twice(server: OwnServer, job: Job, start: Start) -> set[str]:
     """Load, a crash, load, a crash, load; then all that was accepted has to succeed. Its workflow ids."""
     async with Engine.connect(job.dsn, pool_size=CLIENTS) as engine:
@@ -116,8 +121,7 @@ async def crash_twice(server: OwnServer, job: Job, start: Start) -> set[str]:
             tasks = [asyncio.create_task(client.work()) for client in clients]
             for round_ in range(1, RESTARTS + 1):
                 await until(lambda n=round_: min(len(client.accepted) for client in clients) > 15 * n, "some load")
-                with connect(job.dsn) as conn:
-                    assert conn.execute(HALF_DONE).fetchone() != (0,), "nothing is under way, the crash would prove nothing"
+                await until(lambda: is_half_done(job), "work under way, without which the crash would prove nothing")
                 await server.restart()
             await until(lambda: min(len(client.accepted) for client in clients) > 50, "the clients to go on")
             for task in tasks:
