@@ -17,6 +17,7 @@ from engine.errors import MisplacedCall, NoSuchWorkflow
 from engine.functions import Workflow
 from engine.lookups import look_up
 from engine.names import checked_name
+from engine.read import EVENT
 from engine.records import NO_TOPIC
 from engine.run import RECHECK_MS, Branch, StepScope, calling_branch, current_scope, run_branches
 
@@ -148,9 +149,6 @@ async def set_event(key: str, value: Any) -> None:
         await branch.record(path, "DBOS.setEvent", "null", effect=event)
 
 
-GET_EVENT: typing.LiteralString = "select value, serialization from dbos.workflow_events where workflow_uuid = %s and key = %s"
-
-
 async def get_event(workflow_id: str, key: str, *, timeout_s: float | None = None) -> Any:
     """The value of another workflow's event, waiting for it if need be; None after timeout_s."""
     branch = calling_branch("get_event")
@@ -161,7 +159,7 @@ async def get_event(workflow_id: str, key: str, *, timeout_s: float | None = Non
         deadline.forget()
         return codec.decode(found.output, found.serialization)
     while True:
-        row = await look_up(branch, GET_EVENT, (workflow_id, key))
+        row = await look_up(branch, EVENT, (workflow_id, key))
         if row is not None:
             deadline.forget()
             value = codec.decode(*row)

@@ -18,6 +18,7 @@ from engine.children import why_it_ended
 from engine.entries import Connection
 from engine.errors import ConflictingWorkflow, DuplicateWork, NoSuchWorkflow, WorkflowFailed
 from engine.functions import Workflow
+from engine.journal import NO_DESTINATION
 from engine.names import checked_name
 from engine.records import DELAYED, ENQUEUED, FINAL, NO_TOPIC, SUCCESS, Message, StepRecord, WorkflowStatus
 from engine.worker import Worker
@@ -26,7 +27,6 @@ R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 DEFAULT_QUEUE = "default"
-NO_DESTINATION = "23503"
 DEDUP_INDEX = "workflow_status_dedup"
 
 #: Applied to every connection that the engine opens: notice a dead server or network instead of waiting for ever.

@@ -24,8 +24,7 @@ PART = "\x1c"  # between the id and the key in an event's token
 ITEM = "\x1d"  # between the items of a list inside one value
 
 # A worker's statements look rows up by id from arrays, or by an index made for them. On a fresh or fast-growing table the
-# planner's guesses would choose scans,
-# and the huge cost of a disabled scan would then start the JIT compiler, some 100 ms a statement.
+# planner's guesses would choose scans, and the huge cost of a disabled scan would then start the JIT compiler, some 100 ms a statement.
 PIN_PLANS: LiteralString = """
 select set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
        set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false), set_config('jit', 'off', false)

@@ -39,7 +39,6 @@ ConnectSync = Callable[..., psycopg.Connection[Any]]
 
 CLAIM_GAP_S = 0.005  # between claims while work keeps coming, so that one claim takes several
 TICK_S = 1.0
-HISTORY_WARNING = 10_000
 
 
 class Worker:
