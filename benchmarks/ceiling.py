@@ -22,5 +22,6 @@ def ceiling() -> Peer:
         schema=(ROOT / "schema.sql").read_bytes(),
         worker=_worker,
         enqueue=lambda dsn, count, rider: _client("enqueue", dsn, count),
+        enqueue_shared=lambda dsn, count, rider: _client("enqueue-shared", dsn, count),
         backlog=lambda dsn, count, rider: _client("backlog", dsn, count),
     )

@@ -4,8 +4,8 @@ One process drives the workflows as bare asyncio tasks and commits all that is w
 rows, rider rows, finishes and the next claims, each as one array statement. There is no fence, lease, retry, timer, replay or
 cancel, and no second worker may run beside it. It is the yardstick, not an engine.
 
-`worker` runs until its standard input closes; `enqueue` inserts for eight callers, who share commits as the
-worker's records do; `backlog` inserts all in one commit.
+`worker` runs until its standard input closes; `enqueue` inserts for eight callers, a commit each; `enqueue-shared` lets callers who
+wait together share a commit, as the worker's records do; `backlog` inserts all in one commit.
 """
 
 import argparse
@@ -179,6 +179,25 @@ async def work(dsn: str, concurrency: int, rider: bool) -> None:
 
 
 async def enqueue(dsn: str, prefix: str, count: int, flight: int, pause_s: float) -> None:
+    """Insert with `flight` callers, each on a connection of its own: every row is a commit."""
+    numbers = iter(range(count))
+
+    async def submit(connection: AsyncConnection) -> None:
+        for n in numbers:
+            await connection.execute(ENQUEUE, (f"{prefix}-{n}", inputs_of(n)), prepare=True)
+            if pause_s:
+                await asyncio.sleep(pause_s)
+
+    connections = [await AsyncConnection.connect(dsn, autocommit=True) for _ in range(flight)]
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    await asyncio.gather(*map(submit, connections))
+    print("done", flush=True)
+    for connection in connections:
+        await connection.close()
+
+
+async def enqueue_shared(dsn: str, prefix: str, count: int, flight: int) -> None:
     """Insert with `flight` callers that each wait for their row's commit; callers that wait together share one."""
     numbers = iter(range(count))
     waiting: list[tuple[str, str, asyncio.Future[None]]] = []
@@ -187,11 +206,9 @@ async def enqueue(dsn: str, prefix: str, count: int, flight: int, pause_s: float
     async def submit() -> None:
         for n in numbers:
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiting.append((f"{prefix}-{n}", orjson.dumps({"positionalArgs": [n], "namedArgs": {}}).decode(), done))
+            waiting.append((f"{prefix}-{n}", inputs_of(n), done))
             arrived.set()
             await done
-            if pause_s:
-                await asyncio.sleep(pause_s)
 
     async def commit() -> None:
         while True:
@@ -213,6 +230,10 @@ async def enqueue(dsn: str, prefix: str, count: int, flight: int, pause_s: float
     print("done", flush=True)
 
 
+def inputs_of(n: int) -> str:
+    return orjson.dumps({"positionalArgs": [n], "namedArgs": {}}).decode()
+
+
 def backlog(dsn: str, prefix: str, count: int) -> None:
     """Insert all in one commit and print the server's clock just before it."""
     with psycopg.connect(dsn) as connection:
@@ -227,7 +248,7 @@ def backlog(dsn: str, prefix: str, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("role", choices=["worker", "enqueue", "backlog"])
+    parser.add_argument("role", choices=["worker", "enqueue", "enqueue-shared", "backlog"])
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--prefix", default="w")
     parser.add_argument("--count", type=int, default=0)
@@ -240,6 +261,8 @@ def main() -> None:
         uvloop.run(work(asked.dsn, asked.concurrency, asked.rider))
     elif asked.role == "enqueue":
         uvloop.run(enqueue(asked.dsn, asked.prefix, asked.count, asked.flight, asked.pause_s))
+    elif asked.role == "enqueue-shared":
+        uvloop.run(enqueue_shared(asked.dsn, asked.prefix, asked.count, asked.flight))
     else:
         backlog(asked.dsn, asked.prefix, asked.count)
 

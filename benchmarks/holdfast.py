@@ -30,5 +30,6 @@ def holdfast() -> Peer:
         schema=SCHEMA,
         worker=lambda dsn, n, rider: run("worker", dsn, concurrency=CONCURRENCY),
         enqueue=lambda dsn, count, rider: run("enqueue", dsn, count=count, name=workflow(rider)),
+        enqueue_shared=lambda dsn, count, rider: run("enqueue-shared", dsn, count=count, name=workflow(rider)),
         backlog=lambda dsn, count, rider: run("backlog", dsn, count=count, name=workflow(rider)),
     )

@@ -1,8 +1,9 @@
 """Holdfast's processes under measurement: a worker, and clients that enqueue or send.
 
-`worker` runs until its standard input closes. `enqueue` submits one workflow a commit with eight in flight; `backlog` submits all in
-one commit; `latency` submits one after the other and waits for each; `wake` sends to parked workflows, one after the other, and waits
-for each. The clients print `ready`, wait for a line, and end with `done` and what they measured.
+`worker` runs until its standard input closes. `enqueue` submits one workflow a commit with eight in flight, `enqueue-shared`
+with eight callers who share commits; `backlog` submits all in one commit; `latency` submits one after the other and waits for
+each; `wake` sends to parked workflows, one after the other, and waits for each. The clients print `ready`, wait for a line, and
+end with `done` and what they measured.
 """
 
 import argparse
@@ -56,6 +57,21 @@ async def registered(dsn: str, serving: "asyncio.Task[None]") -> None:
 
 
 async def enqueue(engine: Engine, name: str, prefix: str, count: int, flight: int) -> str:
+    """Submit with `flight` callers, each in a transaction of its own, as callers do that write rows of theirs with the enqueue."""
+    numbers = iter(range(count))
+
+    async def submit() -> None:
+        for n in numbers:
+            async with engine.pool.connection() as conn:
+                await engine.enqueue(BY_NAME[name], n, id=f"{prefix}-{n}", queue=workloads.QUEUE, conn=conn)
+            engine.hint(wake=False)
+
+    await asyncio.gather(*(submit() for _ in range(flight)))
+    return ""
+
+
+async def enqueue_shared(engine: Engine, name: str, prefix: str, count: int, flight: int) -> str:
+    """Submit with `flight` callers that leave the commit to the engine, which lets them share it."""
     numbers = iter(range(count))
 
     async def submit() -> None:
@@ -118,12 +134,15 @@ async def warm(engine: Engine, connections: int) -> None:
 
 
 async def client(asked: argparse.Namespace) -> None:
+    calm_garbage_collector()  # as bin/api does
     async with Engine.connect(asked.dsn, pool_size=asked.flight + 2) as engine:
         await warm(engine, asked.flight)
         print("ready", flush=True)
         await line()
         if asked.role == "enqueue":
             said = await enqueue(engine, asked.name, asked.prefix, asked.count, asked.flight)
+        elif asked.role == "enqueue-shared":
+            said = await enqueue_shared(engine, asked.name, asked.prefix, asked.count, asked.flight)
         elif asked.role == "backlog":
             said = await backlog(engine, asked.name, asked.prefix, asked.count, asked.ledger)
         elif asked.role == "latency":
@@ -135,7 +154,7 @@ async def client(asked: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("role", choices=["worker", "enqueue", "backlog", "latency", "wake"])
+    parser.add_argument("role", choices=["worker", "enqueue", "enqueue-shared", "backlog", "latency", "wake"])
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--name", default="four_steps")
     parser.add_argument("--prefix", default="w")

@@ -36,7 +36,7 @@ select count(*) from bench.rider r join dbos.operation_outputs o on o.workflow_u
 FIRST_MS: LiteralString = "select min(created_at) from dbos.workflow_status"
 LAST_MS: LiteralString = "select max(completed_at) from dbos.workflow_status"
 
-Mode = Literal["live", "drain"]
+Mode = Literal["live", "shared", "drain"]
 
 
 class Wrong(Exception):
@@ -53,6 +53,7 @@ class Peer:
     worker: Callable[[str, int, bool], list[str]]  # dsn, which worker process, with riders
     enqueue: Callable[[str, int, bool], list[str]]  # dsn, count, with riders
     backlog: Callable[[str, int, bool], list[str]]
+    enqueue_shared: Callable[[str, int, bool], list[str]] | None = None  # a client whose concurrent calls share commits
     prepare: Callable[[str], None] = lambda dsn: None
 
 
@@ -91,7 +92,7 @@ def run(server: Server, peer: Peer, mode: Mode, count: int, log_dir: Path, worke
             ]
             for worker in started:
                 worker.await_ready()
-            argv = (peer.enqueue if mode == "live" else peer.backlog)(database.dsn, count, rider)
+            argv = _client(peer, mode)(database.dsn, count, rider)
             client = stack.enter_context(Measured(f"{peer.name}-client", argv, log_dir))
             client.await_ready()
             time.sleep(0.3)
@@ -103,7 +104,7 @@ def run(server: Server, peer: Peer, mode: Mode, count: int, log_dir: Path, worke
             cpu_s = sum(worker.cpu_s() for worker in started) - cpu_s
             server_after_s = database.server_cpu_s()
         after = database.counters(settled=True)
-        first_ms = database.number(FIRST_MS) if mode == "live" else int(said[1])
+        first_ms = int(said[1]) if mode == "drain" else database.number(FIRST_MS)
         seconds = (database.number(LAST_MS) - first_ms) / 1000
         check(database, count, rider)
     finally:
@@ -111,6 +112,13 @@ def run(server: Server, peer: Peer, mode: Mode, count: int, log_dir: Path, worke
     commits, wal_bytes = after.commits - before.commits, after.wal_bytes - before.wal_bytes
     used_s = None if server_cpu_s is None or server_after_s is None else server_after_s - server_cpu_s
     return Stretch(peer.name, mode, workers, rider, count, seconds, commits, wal_bytes, cpu_s, used_s, load)
+
+
+def _client(peer: Peer, mode: Mode) -> Callable[[str, int, bool], list[str]]:
+    if mode == "shared":
+        assert peer.enqueue_shared is not None
+        return peer.enqueue_shared
+    return peer.enqueue if mode == "live" else peer.backlog
 
 
 def _await_end(database: Database, count: int, workers: list[Measured], patience_s: float = 60) -> None:

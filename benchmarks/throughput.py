@@ -26,10 +26,17 @@ class Size:
     dbos: int = 600
 
     def count(self, peer: Peer, mode: Mode) -> int:
-        return self.dbos if peer.name == "dbos" else self.live if mode == "live" else self.drain
+        return self.dbos if peer.name == "dbos" else self.drain if mode == "drain" else self.live
 
 
 QUICK = Size(rounds=1, live=1000, drain=3000, dbos=200)
+
+
+TITLES: dict[Mode, str] = {
+    "live": "enqueued live, a commit each",
+    "shared": "enqueued live by callers who share commits",
+    "drain": "drained",
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ def measure(server: Server, state_dir: Path, size: Size, say: Say) -> Report:
             found[case].append(stretch)
             say(f"round {number + 1}/{size.rounds} {case.mode} {case.title}: {stretch.rate:,.0f} wf/s (load {stretch.load:.1f})")
     report.figures["stretches"] = [asdict(s) | {"rate": s.rate} for each in found.values() for s in each]
-    for mode in ("live", "drain"):
+    for mode in TITLES:
         _tabulate(report, mode, size, {case: each for case, each in found.items() if case.mode == mode})
     return report
 
@@ -70,15 +77,15 @@ def _cases(state_dir: Path, report: Report) -> list[Case]:
     except dbos_peer.NoDbos as error:
         report.notes.append(f"{error}; so there is no comparison with DBOS here")
     cases: list[Case] = []
-    for mode in ("live", "drain"):
+    for mode in TITLES:
         cases += [Case(bare, mode), Case(ours, mode), Case(bare, mode, rider=True), Case(ours, mode, rider=True)]
-        cases += [Case(ours, mode, workers=2), Case(ours, mode, workers=2, rider=True)]
-        cases += [Case(peer, mode) for peer in others]
+        cases += [Case(ours, mode, workers=2), Case(ours, mode, workers=2, rider=True)] if mode != "shared" else []
+        cases += [Case(peer, mode) for peer in others if mode != "shared"]
     return cases
 
 
 def _tabulate(report: Report, mode: Mode, size: Size, found: dict[Case, list[Stretch]]) -> None:
-    title = f"{size.live:,} workflows enqueued live" if mode == "live" else f"{size.drain:,} workflows drained"
+    title = f"{size.drain if mode == 'drain' else size.live:,} workflows {TITLES[mode]}"
     columns = ["", "wf/s", "range", "of ceiling", "x DBOS", "commits/wf", "WAL kB/wf", "worker ms/wf", "PG ms/wf"]
     rows = [_row(case, each, found) for case, each in found.items()]
     report.tables.append(Table(f"{title}, 4 steps each, one worker process unless said; median of {size.rounds}", columns, rows))
@@ -86,7 +93,7 @@ def _tabulate(report: Report, mode: Mode, size: Size, found: dict[Case, list[Str
         rate = statistics.median(s.rate for s in each)
         report.figures[f"{mode} {case.title} wf/s"] = round(rate)
         report.bars[f"{mode}: {case.title}"] = rate
-        if case.peer.name == "holdfast" and case.workers == 1:
+        if case.peer.name == "holdfast" and case.workers == 1 and mode != "shared":
             _judge(report, case, each, found)
 
 

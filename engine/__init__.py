@@ -18,8 +18,6 @@ async with Engine.connect("postgresql:///shop") as engine:
 """
 
 from engine.calls import (
-    StepInfo,
-    WorkflowInfo,
     close_stream,
     deprecate_patch,
     gather,
@@ -58,7 +56,9 @@ from engine.errors import (
 )
 from engine.functions import Step, Transaction, Workflow, step, transaction, workflow
 from engine.lookups import connection_lost
-from engine.records import FINAL, Message, Rider, StepRecord, WorkflowStatus
+from engine.observer import Observer
+from engine.offline import Difference, Replay, export_history, replay
+from engine.records import FINAL, Message, Rider, StepInfo, StepRecord, WorkflowInfo, WorkflowStatus
 from engine.run import ride
 from engine.worker import Worker
 
@@ -67,6 +67,7 @@ __all__ = [
     "ChildHandle",
     "ConflictingWorkflow",
     "Connection",
+    "Difference",
     "DuplicateWork",
     "Engine",
     "EngineError",
@@ -75,7 +76,9 @@ __all__ = [
     "Message",
     "MisplacedCall",
     "NoSuchWorkflow",
+    "Observer",
     "RecordRefused",
+    "Replay",
     "ReplayMismatch",
     "Rider",
     "RunLost",
@@ -96,11 +99,13 @@ __all__ = [
     "close_stream",
     "connection_lost",
     "deprecate_patch",
+    "export_history",
     "gather",
     "get_event",
     "now",
     "patched",
     "recv",
+    "replay",
     "ride",
     "send",
     "set_event",

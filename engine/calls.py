@@ -18,7 +18,7 @@ from engine.functions import Workflow
 from engine.lookups import look_up
 from engine.names import checked_name
 from engine.read import EVENT
-from engine.records import NO_TOPIC
+from engine.records import NO_TOPIC, StepInfo, WorkflowInfo
 from engine.run import RECHECK_MS, Branch, StepScope, calling_branch, current_scope, run_branches
 
 R = TypeVar("R")
@@ -275,34 +275,12 @@ async def gather(*calls: Awaitable[Any], return_exceptions: bool = False) -> tup
     return tuple(outcomes)
 
 
-class WorkflowInfo(typing.NamedTuple):
-    """The running workflow: its row's identity, and how often it was claimed (attempt counts from 1)."""
-
-    id: str
-    name: str
-    queue: str | None
-    partition: str | None
-    priority: int
-    attempt: int
-    deadline_ms: int | None
-
-
 def workflow_info() -> WorkflowInfo:
     """Which workflow this code runs in; also inside its steps. Raises MisplacedCall elsewhere."""
     scope = current_scope()
     if scope is None:
         raise MisplacedCall("workflow_info works only inside a workflow")
-    own = (scope.branch if isinstance(scope, StepScope) else scope).run.claimed
-    return WorkflowInfo(own.id, own.name, own.queue, own.partition, own.priority, own.claims, own.deadline_ms)
-
-
-class StepInfo(typing.NamedTuple):
-    """The running step. `key` is the same on every attempt and every replay: hand it to whatever the step calls, as idempotency key."""
-
-    workflow_id: str
-    path: str
-    key: str
-    attempt: int
+    return (scope.branch if isinstance(scope, StepScope) else scope).run.claimed.info
 
 
 def step_info() -> StepInfo:
@@ -310,5 +288,4 @@ def step_info() -> StepInfo:
     scope = current_scope()
     if not isinstance(scope, StepScope):
         raise MisplacedCall("step_info works only inside a step")
-    workflow_id = scope.branch.run.id
-    return StepInfo(workflow_id, scope.path, f"{workflow_id}:{scope.path}", scope.attempt)
+    return scope.info

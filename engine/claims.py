@@ -39,7 +39,7 @@ update dbos.workflow_status w
 returning w.workflow_uuid, w.name, w.class_name,
           coalesce(w.inputs, (select i.inputs from dbos.workflow_input i where i.workflow_uuid = w.workflow_uuid)),
           w.serialization, w.recovery_attempts, w.claims, w.forked_from, w.parent_workflow_id, w.queue_name, w.queue_partition_key,
-          w.priority, w.application_version, w.workflow_deadline_epoch_ms, clock.now_ms
+          w.priority, w.application_version, w.workflow_deadline_epoch_ms, w.attributes, clock.now_ms
 """
 
 

@@ -20,6 +20,7 @@ from engine.errors import ConflictingWorkflow, DuplicateWork, NoSuchWorkflow, Wo
 from engine.functions import Workflow
 from engine.journal import NO_DESTINATION
 from engine.names import checked_name
+from engine.observer import Observer
 from engine.records import DELAYED, ENQUEUED, FINAL, NO_TOPIC, SUCCESS, Message, StepRecord, WorkflowStatus
 from engine.worker import Worker
 
@@ -82,7 +83,8 @@ class Engine:
         self.pool = pool
         self._prepare = prepare
         self._notifier = hints.Notifier(pool.connection)
-        self._enqueuer = enqueue.Enqueuer(pool.connection)
+        self._after: dict[Connection, set[tuple[str, str]]] = {}  # hints for the end of each open block of `transaction`
+        self._enqueuer = enqueue.Enqueuer(pool.connection, prepare=prepare)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -112,38 +114,54 @@ class Engine:
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Connection]:
         """A connection in a transaction that commits at the end of the block; pass it as `conn`. Workers are hinted after the commit."""
-        async with self.pool.connection() as conn, conn.transaction():
-            yield conn
-        self.hint()
+        async with self.pool.connection() as conn:
+            told = self._after[conn] = set()
+            try:
+                async with conn.transaction():
+                    yield conn
+            finally:
+                del self._after[conn]
+        if told:
+            self._tell(None, *told)
+        else:
+            self.hint()
 
-    def hint(self) -> None:
-        """Tell workers that there may be work; for callers that committed on a connection of their own."""
+    def hint(self, *, wake: bool = True) -> None:
+        """Tell workers that there may be work; for callers that committed on a connection of their own.
+
+        wake: also that something may have happened that parked runs wait for; without, that runs were enqueued.
+        """
         self._notifier.tell(hints.CHANNEL, hints.WORK)
-        self._notifier.tell(hints.CHANNEL, hints.WAKE)
+        if wake:
+            self._notifier.tell(hints.CHANNEL, hints.WAKE)
 
     @contextlib.asynccontextmanager
     async def _writing(self, conn: Connection | None, *told: tuple[str, str]) -> AsyncGenerator[Connection]:
         """The caller's connection, or a transaction of our own that is followed by hints."""
         if conn is not None:
             yield conn
-            return
-        async with self.pool.connection() as own, own.transaction():
-            yield own
-        self._tell(told)
+        else:
+            async with self.pool.connection() as own, own.transaction():
+                yield own
+        self._tell(conn, *told)
 
     @contextlib.asynccontextmanager
     async def _stating(self, conn: Connection | None, *told: tuple[str, str]) -> AsyncGenerator[Connection]:
         """Like _writing, for one statement: on an autocommit connection it is its own transaction, one round trip."""
         if conn is not None:
             yield conn
-            return
-        async with self.pool.connection() as own:
-            yield own
-        self._tell(told)
+        else:
+            async with self.pool.connection() as own:
+                yield own
+        self._tell(conn, *told)
 
-    def _tell(self, told: Sequence[tuple[str, str]]) -> None:
-        for channel, payload in told:
-            self._notifier.tell(channel, payload)
+    def _tell(self, conn: Connection | None, *told: tuple[str, str]) -> None:
+        """Send these hints now; or, when they are about what is written on `conn`, after the end of its block of `transaction`."""
+        if conn is None:
+            for channel, payload in told:
+                self._notifier.tell(channel, payload)
+        elif conn in self._after:
+            self._after[conn].update(told)
 
     # -- starting -----------------------------------------------------------------------------------------------------
 
@@ -231,8 +249,7 @@ class Engine:
                 raise
             raise DuplicateWork(queue, dedup_id) from None
         if fresh:
-            if conn is None:
-                self._notifier.tell(hints.CHANNEL, hints.WORK)
+            self._tell(conn, (hints.CHANNEL, hints.WORK))
         else:
             async with self._stating(conn) as reading:
                 await self._check_same(reading, id, target.name)
@@ -450,12 +467,14 @@ class Engine:
         lease_s: float = 10.0,
         poll_s: float = 1.0,
         listen: bool = True,
+        observer: Observer | None = None,
     ) -> Worker:
         """A worker for these workflows; `await worker.run()`.
 
         queues: how many runs of each queue this worker holds at most. slots: of all queues together. version: the application version;
         runs that were enqueued for another one are left alone. lease_s: how long others wait before they take over after a crash.
         poll_s: the longest pause between looks into the queues. listen: hear hints by LISTEN; off behind a transaction pooler.
+        observer: is told of runs, step attempts and commits.
         """
         return Worker(
             self._connect,
@@ -469,6 +488,7 @@ class Engine:
             poll_s=poll_s,
             listen=listen,
             prepare=self._prepare,
+            observer=observer,
         )
 
     async def run_worker(self, workflows: Sequence[Workflow[Any, Any]], **options: Any) -> None:

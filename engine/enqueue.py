@@ -8,17 +8,20 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, LiteralString
+from weakref import WeakKeyDictionary
 
 import psycopg
 
 from engine import codec
 from engine.entries import Connection, json_array
+from engine.pipeline import Pipeline, text_of
 
 BATCH = 500
 SENDERS = 2  # commits under way at once: while one waits for its fsync, another carries who came since
 TRY_AGAIN = frozenset({"40001", "40P01"})
 
 Row = dict[str, Any]
+Acquire = Callable[[], contextlib.AbstractAsyncContextManager[Connection]]
 
 ENQUEUE: LiteralString = """
 insert into dbos.workflow_status (workflow_uuid, status, name, class_name, inputs, queue_name, queue_partition_key, priority,
@@ -65,19 +68,23 @@ async def many(conn: Connection, rows: Sequence[str]) -> list[str]:
 class Waiting:
     """A caller's row, on its way into the next commit."""
 
-    __slots__ = ("done", "row", "text")
+    __slots__ = ("done", "id", "text")
 
     def __init__(self, row: Row) -> None:
-        self.row = row
-        self.text = codec.encode(row)  # what JSON cannot hold fails its caller here, not the batch
+        self.id: str = row["id"]
+        self.text = codec.encode(
+            {key: value for key, value in row.items() if value is not None}
+        )  # refused here, it fails its caller
         self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
 
 class Enqueuer:
     """Commits the rows of concurrent callers together."""
 
-    def __init__(self, acquire: Callable[[], contextlib.AbstractAsyncContextManager[Connection]]) -> None:
+    def __init__(self, acquire: Acquire, *, prepare: bool) -> None:
         self._acquire = acquire
+        self._prepare = prepare
+        self._prepared: WeakKeyDictionary[Connection, dict[str, bytes]] = WeakKeyDictionary()
         self._waiting: list[Waiting] = []
         self._sending = 0
         self._tasks: set[asyncio.Task[None]] = set()  # asyncio keeps weak references only
@@ -94,43 +101,47 @@ class Enqueuer:
         return await waiting.done
 
     async def _send(self) -> None:
+        """Commit until nobody waits, on one connection of the pool while it lasts."""
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-                await self._commit(batch)
+                try:
+                    async with self._acquire() as conn:
+                        while self._waiting and not conn.closed:
+                            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                            await self._commit(conn, batch)
+                except Exception as error:  # no connection to be had
+                    batch, self._waiting = self._waiting, []
+                    refuse(batch, error)
         finally:
             self._sending -= 1  # in the same step as the last look, so that nobody is left behind
 
-    async def _commit(self, batch: list[Waiting]) -> None:
+    async def _commit(self, conn: Connection, batch: list[Waiting]) -> None:
+        """Insert the batch, or find out whose row the database refuses. Every caller has its answer afterwards."""
         try:
-            async with self._acquire() as conn:
-                made = await self._insert(conn, batch)
+            made = await self._insert(conn, batch)
         except psycopg.Error as error:
             if error.sqlstate in TRY_AGAIN:
-                await self._commit(batch)
+                await self._commit(conn, batch)
             elif len(batch) > 1 and not isinstance(error, psycopg.OperationalError):
                 for each in batch:
-                    await self._commit([each])
+                    await self._commit(conn, [each])
             else:
                 refuse(batch, error)
-        except Exception as error:
-            refuse(batch, error)
         except BaseException as error:
             refuse(batch, error)
             raise
         else:
             for each in batch:
-                fresh = each.row["id"] in made
-                made.discard(each.row["id"])  # the same id twice in one commit: the first caller made it
+                fresh = each.id in made
+                made.discard(each.id)  # the same id twice in one commit: the first caller made it
                 if not each.done.done():
                     each.done.set_result(fresh)
 
-    @staticmethod
-    async def _insert(conn: Connection, batch: list[Waiting]) -> set[str]:
-        if len(batch) == 1:
-            row = batch[0].row
-            return {row["id"]} if await one(conn, row) else set()
-        return set(await many(conn, [each.text for each in batch]))
+    async def _insert(self, conn: Connection, batch: list[Waiting]) -> set[str]:
+        pipe = Pipeline(conn, self._prepared.setdefault(conn, {}) if self._prepare else None)
+        made = pipe.add(ENQUEUE_MANY, (json_array([each.text for each in batch]),))
+        await pipe.run()
+        return {text_of(row[0]) for row in made.rows}
 
 
 def refuse(batch: Sequence[Waiting], error: BaseException) -> None:

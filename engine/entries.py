@@ -37,12 +37,13 @@ RiderRow = tuple[Rider, str]  # the row as JSON text
 class Owner:
     """A claim on a run: the token that fences its writes and the number of journal rows it has."""
 
-    __slots__ = ("alone", "id", "parent_id", "recorded", "seen_ms", "token")
+    __slots__ = ("alone", "id", "loop", "parent_id", "recorded", "seen_ms", "token")
 
     def __init__(self, id: str, token: str, seen_ms: int, parent_id: str | None = None) -> None:
         self.id = id
         self.token = token
         self.parent_id = parent_id
+        self.loop = asyncio.get_running_loop()
         self.recorded = 0
         self.alone = False  # a transaction of this run is committing; the journal writes nothing of it meanwhile
         self.seen_ms = seen_ms  # the database's clock when it was last heard of
@@ -57,7 +58,7 @@ class Entry:
         self.owner = owner
         self.riders = riders
         self.function_id = 0
-        self.done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[Any] = owner.loop.create_future()
 
 
 class Event:
@@ -121,7 +122,10 @@ class Step(Entry):
         effect: Effect | None = None,
         riders: list[RiderRow] | None = None,
     ) -> None:
-        super().__init__(owner, riders)
+        self.owner = owner  # not by way of super(): there is a step record for every step of every run
+        self.riders = riders
+        self.function_id = 0
+        self.done = owner.loop.create_future()
         self.path = path
         self.name = name
         self.output = output
@@ -344,10 +348,11 @@ def insert_mail(pipe: Pipeline, mail: Sequence[Mail]) -> None:
 # Children carry many optional columns, so they travel as one JSON parameter.
 INSERT_CHILDREN: LiteralString = """
 insert into dbos.workflow_status (workflow_uuid, status, name, class_name, inputs, queue_name, queue_partition_key, priority,
-    application_version, workflow_timeout_ms, workflow_deadline_epoch_ms, delay_until_epoch_ms, parent_workflow_id, creator_xid,
-    created_at, updated_at, serialization)
+    application_version, workflow_timeout_ms, workflow_deadline_epoch_ms, delay_until_epoch_ms, parent_workflow_id, attributes,
+    creator_xid, created_at, updated_at, serialization)
 select r.id, case when r.delay_ms is null then 'ENQUEUED' else 'DELAYED' end, r.name, r.class_name, r.inputs, r.queue, r.partition,
-       r.priority, r.version, r.timeout_ms, r.deadline_ms, clock.now_ms + r.delay_ms, r.parent, r.id, clock.now_ms, clock.now_ms,
+       r.priority, r.version, r.timeout_ms, r.deadline_ms, clock.now_ms + r.delay_ms, r.parent,
+       (select p.attributes from dbos.workflow_status p where p.workflow_uuid = r.parent), r.id, clock.now_ms, clock.now_ms,
        'portable_json'
   from (select engine.now_ms() as now_ms offset 0) clock,
        json_to_recordset(%s) as r (id text, name text, class_name text, inputs text, queue text, partition text, priority int,

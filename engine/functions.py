@@ -128,7 +128,8 @@ class Step(Generic[P, R]):
         step = StepScope(scope, path, 1)
         token = enter(step)
         try:
-            result: Any = await (self.function(*args, **kwargs) if self._plain else self._attempts(step, args, kwargs))
+            plain = self._plain and services.observer is None
+            result: Any = await (self.function(*args, **kwargs) if plain else self._attempts(step, args, kwargs))
             output, result = codec.settled(result, self.signature.result, self.signature.what)
         except BaseException as error:
             leave(token)
@@ -155,9 +156,10 @@ class Step(Generic[P, R]):
         pause_s = min(self.backoff_s, self.max_backoff_s)
         while True:
             try:
-                if self.timeout_s is None:
-                    return await function(*args, **kwargs)
-                return await self._timed(args, kwargs)
+                with step.watched(self.name):
+                    if self.timeout_s is None:
+                        return await function(*args, **kwargs)
+                    return await self._timed(args, kwargs)
             except Exception as error:
                 step.riders = None
                 if step.attempt >= self.max_attempts or not self._worth_retrying(error):

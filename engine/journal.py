@@ -25,12 +25,12 @@ import structlog
 from engine import entries as e
 from engine.entries import FIELD, PIN_PLANS, Connection, Entry, Owner
 from engine.errors import NoSuchWorkflow, RecordRefused, RunLost
-from engine.pipeline import Pipeline, Row
+from engine.pipeline import Pipeline, Row, number_of, text_of
 
 log = structlog.get_logger("engine.journal")
 
 Connect = Callable[[], Awaitable[Connection]]
-AfterCommit = Callable[[Sequence[Entry]], None]
+AfterCommit = Callable[["Parts"], None]
 
 # Half of what a busy worker has waiting: while the database commits one half, the runs of the other go on. With one batch of all,
 # the two would take turns.
@@ -68,7 +68,7 @@ class Journal:
         self._retry_s = retry_s
         self._conn: Connection | None = None
         self._waiting: list[Entry] = []
-        self._flying: set[str] = set()  # runs in the commit under way
+        self._flying: list[Entry] = []  # in the commit under way
         self._arrived = asyncio.Event()
         self._landed = asyncio.Condition()
         self._aside = 0  # who waits for a commit to end
@@ -89,7 +89,7 @@ class Journal:
         self._aside += 1
         try:
             async with self._landed:
-                await self._landed.wait_for(lambda: not owner.alone and owner.id not in self._flying)
+                await self._landed.wait_for(lambda: not owner.alone and all(x.owner is not owner for x in self._flying))
                 owner.alone = True
         finally:
             self._aside -= 1
@@ -135,7 +135,7 @@ class Journal:
                 log.exception("journal batch failed", entries=len(batch))
                 for entry in batch:
                     refuse(entry, error)
-            self._flying.clear()
+            self._flying = []
             if self._aside:
                 async with self._landed:
                     self._landed.notify_all()
@@ -145,17 +145,21 @@ class Journal:
         kept: list[Entry] = []
         put_off: list[Entry] = []
         receiving: set[str] = set()
-        for entry in self._waiting:
-            owner = entry.owner
-            is_receive = type(entry) is e.Receive
-            if len(kept) == BATCH or owner.alone or (is_receive and owner.id in receiving):
+        for place, entry in enumerate(self._waiting):
+            if len(kept) == BATCH:
+                put_off += self._waiting[place:]
+                break
+            if entry.owner.alone:
                 put_off.append(entry)
                 continue
-            if is_receive:
-                receiving.add(owner.id)
-            self._flying.add(owner.id)
+            if isinstance(entry, e.Receive):
+                if entry.owner.id in receiving:
+                    put_off.append(entry)
+                    continue
+                receiving.add(entry.owner.id)
             kept.append(entry)
         self._waiting = put_off
+        self._flying = kept
         return kept
 
     async def _settle(self, batch: list[Entry]) -> None:
@@ -198,44 +202,40 @@ class Journal:
 
     async def _commit(self, conn: Connection, batch: list[Entry]) -> None:
         """One transaction: fence, then every kind in the batch. Resolves all entries, or raises and has written nothing."""
-        owners, counts = number(batch)
-        steps = [x for x in batch if type(x) is e.Step]
-        timers = [x for x in batch if type(x) is e.Timer]
-        wanted = [x for x in batch if type(x) is e.Receive]
-        parks = [x for x in batch if type(x) is e.Park]
-        ends = [x for x in batch if type(x) is e.Finish]
+        parts = Parts(batch)
         pipe = Pipeline(conn, self._prepared)
         timed = received = parked = None
-        e.fence(pipe, owners)
-        if steps:
-            e.insert_steps(pipe, steps)
-            write_effects(pipe, [s for s in steps if s.effect is not None])
-        if timers:
-            timed = e.insert_timers(pipe, timers)
-        write_riders(pipe, batch)
-        if wanted:
-            received = e.receive(pipe, wanted)
-        if parks:
-            parked = e.park(pipe, parks)
-        if ends:
-            e.finish(pipe, ends)
+        e.fence(pipe, parts.owners)
+        if parts.steps:
+            e.insert_steps(pipe, parts.steps)
+        if parts.effects:
+            write_effects(pipe, parts.effects)
+        if parts.timers:
+            timed = e.insert_timers(pipe, parts.timers)
+        for rider, rows in parts.riders.items():
+            pipe.add(rider.sql, (e.json_array(rows),))
+        if parts.receives:
+            received = e.receive(pipe, parts.receives)
+        if parts.parks:
+            parked = e.park(pipe, parts.parks)
+        if parts.ends:
+            e.finish(pipe, parts.ends)
         await pipe.run()
         self.flushes += 1
         self.records += len(batch)
-        for owner in owners:
-            owner.recorded = counts[owner.id]
+        for owner in parts.owners:
+            owner.recorded = parts.counts[owner.id]
         if timed is not None:
-            give_moments(timers, timed.rows)
+            give_moments(parts.timers, timed.rows)
         if received is not None:
-            give_mail(wanted, received.rows)
+            give_mail(parts.receives, received.rows)
         if parked is not None:
-            give_verdicts(parks, parked.rows)
-        for entry in steps:
-            resolve(entry, None)
-        for entry in ends:
-            resolve(entry, None)
+            give_verdicts(parts.parks, parked.rows)
+        for entry in parts.plain:
+            if not entry.done.done():
+                entry.done.set_result(None)
         if self._after_commit is not None:
-            self._after_commit(batch)
+            self._after_commit(parts)
 
     async def _drop_lost(self, conn: Connection, batch: list[Entry]) -> list[Entry]:
         """Tell the runs that are no longer ours; returns the entries of the others."""
@@ -281,25 +281,53 @@ class Journal:
         return again
 
 
-def number(batch: Sequence[Entry]) -> tuple[list[Owner], dict[str, int]]:
-    """Give every record its function_id: the next ones of its run, receives last, since they may find nothing."""
-    owners: dict[str, Owner] = {}
-    counts: dict[str, int] = {}
-    receives: list[e.Receive] = []
-    for entry in batch:
-        owner = entry.owner
-        if owner.id not in owners:
-            owners[owner.id] = owner
-            counts[owner.id] = owner.recorded
-        kind = type(entry)
-        if kind is e.Step or kind is e.Timer:
-            counts[owner.id] += 1
-            entry.function_id = counts[owner.id]
-        elif isinstance(entry, e.Receive):
-            receives.append(entry)
-    for entry in receives:
-        entry.function_id = counts[entry.owner.id] + 1
-    return list(owners.values()), counts
+class Parts:
+    """A batch taken apart by kind in one pass. Every record gets its function_id: the next ones of its run, receives last, since
+    they may find nothing.
+    """
+
+    __slots__ = ("count", "counts", "effects", "ends", "owners", "parks", "plain", "receives", "riders", "steps", "timers")
+
+    def __init__(self, batch: Sequence[Entry]) -> None:
+        self.count = len(batch)
+        self.owners: list[Owner] = []
+        self.counts: dict[str, int] = {}  # by run: its journal rows after this commit, what it receives aside
+        self.steps: list[e.Step] = []
+        self.effects: list[e.Step] = []  # those of the steps that do something besides
+        self.timers: list[e.Timer] = []
+        self.receives: list[e.Receive] = []
+        self.parks: list[e.Park] = []
+        self.ends: list[e.Finish] = []
+        self.plain: list[Entry] = []  # whose outcome is None
+        self.riders: dict[e.Rider, list[str]] = {}  # one execution a statement, with the rows of the whole batch
+        counts, owners, steps, plain = self.counts, self.owners, self.steps, self.plain
+        for entry in batch:
+            owner = entry.owner
+            count = counts.get(owner.id)
+            if count is None:
+                owners.append(owner)
+                count = counts[owner.id] = owner.recorded
+            if isinstance(entry, e.Step):
+                entry.function_id = counts[owner.id] = count + 1
+                steps.append(entry)
+                plain.append(entry)
+                if entry.effect is not None:
+                    self.effects.append(entry)
+            elif isinstance(entry, e.Finish):
+                self.ends.append(entry)
+                plain.append(entry)
+            elif isinstance(entry, e.Timer):
+                entry.function_id = counts[owner.id] = count + 1
+                self.timers.append(entry)
+            elif isinstance(entry, e.Receive):
+                self.receives.append(entry)
+            elif isinstance(entry, e.Park):
+                self.parks.append(entry)
+            if entry.riders is not None:
+                for rider, row in entry.riders:
+                    self.riders.setdefault(rider, []).append(row)
+        for entry in self.receives:
+            entry.function_id = counts[entry.owner.id] + 1
 
 
 def write_effects(pipe: Pipeline, steps: Sequence[e.Step]) -> None:
@@ -315,17 +343,6 @@ def write_effects(pipe: Pipeline, steps: Sequence[e.Step]) -> None:
         e.insert_children(pipe, children)
     if chunks:
         e.insert_chunks(pipe, chunks)
-
-
-def write_riders(pipe: Pipeline, batch: Sequence[Entry]) -> None:
-    """One execution a rider statement, with the rows of the whole batch."""
-    rows: dict[e.Rider, list[str]] = {}
-    for entry in batch:
-        if entry.riders:
-            for rider, row in entry.riders:
-                rows.setdefault(rider, []).append(row)
-    for rider, each in rows.items():
-        pipe.add(rider.sql, (e.json_array(each),))
 
 
 def give_moments(timers: Sequence[e.Timer], rows: Sequence[Row]) -> None:
@@ -350,14 +367,6 @@ def give_verdicts(parks: Sequence[e.Park], rows: Sequence[Row]) -> None:
     for entry in parks:
         entry.owner.seen_ms = now_ms
         resolve(entry, entry.owner.id in parked)
-
-
-def text_of(value: bytes | None) -> str:
-    return (value or b"").decode()
-
-
-def number_of(value: bytes | None) -> int:
-    return int(value or b"0")
 
 
 def halves(batch: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:

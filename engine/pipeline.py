@@ -27,6 +27,14 @@ def numbered(sql: LiteralString) -> bytes:
     return text.replace("%%", "%").encode()
 
 
+def text_of(value: bytes | None) -> str:
+    return (value or b"").decode()
+
+
+def number_of(value: bytes | None) -> int:
+    return int(value or b"0")
+
+
 class Statement:
     """One statement of a pipeline; `rows` holds its answer after the run, values as the server's text."""
 

@@ -1,7 +1,8 @@
 """The rows of the mirror as the engine's callers see them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 
 ENQUEUED = "ENQUEUED"
 DELAYED = "DELAYED"
@@ -72,6 +73,32 @@ class Message:
     value: Any
     created_at_ms: int
     consumed_by: int | None
+
+
+class WorkflowInfo(NamedTuple):
+    """A workflow as the one who runs it knows it: its row's identity, and how often it was claimed (attempt counts from 1).
+
+    attributes: what it was enqueued with; a child has its parent's.
+    """
+
+    id: str
+    name: str
+    queue: str | None
+    partition: str | None
+    priority: int
+    attempt: int
+    deadline_ms: int | None
+    parent_id: str | None
+    attributes: Mapping[str, Any] | None
+
+
+class StepInfo(NamedTuple):
+    """The running step. `key` is the same on every attempt and every replay: hand it to whatever the step calls, as idempotency key."""
+
+    workflow_id: str
+    path: str
+    key: str
+    attempt: int
 
 
 class Rider:

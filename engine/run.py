@@ -12,6 +12,7 @@ waiting branch, the tasks end, and nothing of the run stays here.
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from psycopg_pool import AsyncConnectionPool
@@ -20,7 +21,8 @@ from engine import codec, entries
 from engine.entries import Effect, Owner, RiderRow
 from engine.errors import MisplacedCall, ReplayMismatch, RunLost, Suspended
 from engine.journal import Journal
-from engine.records import Rider
+from engine.observer import UNWATCHED, Observer
+from engine.records import Rider, StepInfo, WorkflowInfo
 
 #: How long a waiter for somebody else's event or end may miss it, if the one who caused it crashes right after its commit.
 RECHECK_MS = 60_000
@@ -53,6 +55,7 @@ class Claimed:
 
     __slots__ = (
         "attempts",
+        "attributes",
         "claims",
         "class_name",
         "deadline_ms",
@@ -86,6 +89,7 @@ class Claimed:
             self.priority,
             self.version,
             self.deadline_ms,
+            self.attributes,
             self.now_ms,
         ) = row
         self.token: str = token
@@ -94,11 +98,25 @@ class Claimed:
     def has_history(self) -> bool:
         return self.claims > 1 or self.forked_from is not None
 
+    @property
+    def info(self) -> WorkflowInfo:
+        return WorkflowInfo(
+            self.id,
+            self.name,
+            self.queue,
+            self.partition,
+            self.priority,
+            self.claims,
+            self.deadline_ms,
+            self.parent_id,
+            self.attributes,
+        )
+
 
 class Services:
     """What runs of one worker share."""
 
-    __slots__ = ("journal", "leased", "now_ms", "pool")
+    __slots__ = ("journal", "leased", "now_ms", "observer", "pool")
 
     def __init__(
         self,
@@ -106,8 +124,10 @@ class Services:
         pool: AsyncConnectionPool[Any],
         now_ms: Callable[[], int],
         leased: Callable[[], bool],
+        observer: Observer | None = None,
     ) -> None:
         self.journal = journal
+        self.observer = observer
         self.pool = pool
         self.leased = leased  # False: the lease may have run out, others may have the runs
         self.now_ms = now_ms  # an estimate of the database's clock, for columns that only people read
@@ -170,7 +190,7 @@ class Branch:
         taken, self.riders = self.riders, None
         return taken + more if more else taken
 
-    async def record(
+    def record(
         self,
         path: str,
         name: str,
@@ -181,15 +201,16 @@ class Branch:
         child_id: str | None = None,
         effect: Effect | None = None,
         riders: list[RiderRow] | None = None,
-    ) -> None:
-        """Journal a finished call; returns after COMMIT. Raises RunLost, or what made the database refuse it."""
+    ) -> Awaitable[None]:
+        """Journal a finished call; to be awaited, until COMMIT. Raises RunLost, or what made the database refuse it."""
         run = self.run
         if run.gone is not None:
             raise run.gone
         if started_ms is None:
             started_ms = run.services.now_ms()
-        entry = entries.Step(run, path, name, output, error, started_ms, child_id, effect, self.take_riders(riders))
-        await run.journal.add(entry)
+        if self.riders is not None:
+            riders = self.take_riders(riders)
+        return run.journal.add(entries.Step(run, path, name, output, error, started_ms, child_id, effect, riders))
 
     async def timer(self, path: str, name: str, delay_ms: int) -> int:
         """Journal the moment `delay_ms` from now by the database's clock; returns it in epoch milliseconds."""
@@ -224,7 +245,6 @@ class Run(Owner):
         "gone",
         "history",
         "journal",
-        "loop",
         "mismatch",
         "services",
         "tasks",
@@ -235,7 +255,6 @@ class Run(Owner):
         self.claimed = claimed
         self.services = services
         self.journal = services.journal
-        self.loop = asyncio.get_running_loop()
         self.history: dict[str, Recorded] = {}
         self.active = 1
         self.blocked: list[Blocked] = []
@@ -307,6 +326,16 @@ class StepScope:
         if self.kept is None:
             return self.riders
         return self.kept + (self.riders or [])
+
+    @property
+    def info(self) -> StepInfo:
+        workflow_id = self.branch.run.id
+        return StepInfo(workflow_id, self.path, f"{workflow_id}:{self.path}", self.attempt)
+
+    def watched(self, name: str) -> AbstractContextManager[object]:
+        """To be entered around an attempt of the step."""
+        observer = self.branch.run.services.observer
+        return UNWATCHED if observer is None else observer.attempt(name, self.info)
 
 
 _scope: contextvars.ContextVar[Branch | StepScope | None] = contextvars.ContextVar("holdfast_scope", default=None)
@@ -390,7 +419,7 @@ async def run_branches(calls: Sequence[Awaitable[Any]], branch: Branch) -> list[
     left = len(calls)
     run.active += left - 1  # this branch only waits for them
 
-    branches = [Branch(run, f"{number}.{index}.", None) for index in range(1, left + 1)]
+    branches = [type(branch)(run, f"{number}.{index}.", None) for index in range(1, left + 1)]
 
     async def one(call: Awaitable[Any], own: Branch) -> Any:
         nonlocal left

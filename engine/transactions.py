@@ -82,7 +82,8 @@ async def _attempt(
                 scope = StepScope(branch, path, attempt)
                 token = enter(scope)
                 try:
-                    value = await call.body(conn, *args, **kwargs)
+                    with scope.watched(call.name):
+                        value = await call.body(conn, *args, **kwargs)
                 finally:
                     leave(token)
                 output, value = codec.settled(value, call.result_decoder, f"the result of {call.name}")

@@ -25,10 +25,11 @@ from psycopg_pool import AsyncConnectionPool
 
 from engine import claims, codec, entries, hints, leases, schedules, wakeups
 from engine.control import INTERNAL_QUEUE
-from engine.entries import Connection, Entry
+from engine.entries import Connection
 from engine.errors import ReplayMismatch, RunLost, Suspended, TerminalError
 from engine.functions import Workflow
-from engine.journal import Journal
+from engine.journal import Journal, Parts
+from engine.observer import Observer
 from engine.records import ERROR, SUCCESS, TOO_MANY_ATTEMPTS
 from engine.run import Branch, Claimed, Recorded, Run, Services, enter, is_ours
 
@@ -58,6 +59,7 @@ class Worker:
         poll_s: float,
         listen: bool,
         prepare: bool,
+        observer: Observer | None = None,
     ) -> None:
         self.id = str(uuid.uuid4())
         self.workflows = {w.name: w for w in workflows}
@@ -73,6 +75,7 @@ class Worker:
         self.ended: Counter[str] = Counter()  # runs by how they left: SUCCESS, ERROR, parked, lost …
         self._connect = connect
         self._connect_sync = connect_sync
+        self._observer = observer
         self._listen = listen
         self._busy: Counter[str] = Counter()
         self._work = asyncio.Event()
@@ -93,7 +96,7 @@ class Worker:
         self._reborn: asyncio.Task[None] | None = None
         self.journal = Journal(self._journal_connection, prepare=prepare, after_commit=self._after_commit)
         self.notifier = hints.Notifier(pool.connection)
-        self._services = Services(self.journal, pool, self.now_ms, self._leased)
+        self._services = Services(self.journal, pool, self.now_ms, self._leased, observer)
 
     def now_ms(self) -> int:
         """The database's clock as last seen plus the time since; for columns that people read, never for decisions."""
@@ -168,6 +171,8 @@ class Worker:
 
     def _on_lease_loss(self) -> None:
         """Others have this worker's runs: forget them, and start over as somebody new."""
+        if self._observer is not None:
+            self._observer.lease_lost()
         for run in list(self.running.values()):
             run.abandon("this worker was taken for dead")
         self.id = str(uuid.uuid4())
@@ -290,7 +295,7 @@ class Worker:
         run.load(history)
         self.running[run.id + run.token] = run
         self._busy[claimed.queue or ""] += 1
-        task = asyncio.get_running_loop().create_task(self._execute(run))
+        task = run.loop.create_task(self._execute(run))
         run.tasks.add(task)
         task.add_done_callback(lambda _: self._ended(run))
 
@@ -306,19 +311,25 @@ class Worker:
         """The life of a run in this process, from claim to finish, park or loss."""
         branch = Branch(run, "", asyncio.current_task())
         enter(branch)
+        observer = self._observer
+        if observer is not None:
+            observer.run_started(run.claimed.info)
+        how = "lost"
         try:
             status, output, error = await self._outcome(run, self.workflows[run.claimed.name])
             if run.gone is not None:
                 raise run.gone
             await self._finish(run, branch, status, output, error)
-            self.ended[status] += 1
+            how = status
         except Suspended:
-            self.ended["parked"] += 1
+            how = "parked"
         except (RunLost, asyncio.CancelledError):
-            self.ended["lost"] += 1
             run.abandon("its workflow was lost")
         finally:
             branch.task = None
+            self.ended[how] += 1
+            if observer is not None:
+                observer.run_ended(run.claimed.info, how)
 
     async def _outcome(self, run: Run, workflow: Workflow[Any, Any]) -> tuple[str, str | None, str | None]:
         """(status, output, error) of the workflow's code."""
@@ -352,18 +363,18 @@ class Worker:
             log.error("the end of a run was refused", workflow=run.id, error=str(refused))
             await self.journal.add(entries.Finish(run, ERROR, None, codec.encode_error(refused), None))
 
-    def _after_commit(self, batch: Sequence[Entry]) -> None:
+    def _after_commit(self, parts: Parts) -> None:
         """Pass on what others may wait for: hints to other processes, chores for this one."""
-        for entry in batch:
-            if isinstance(entry, entries.Step):
-                if entry.effect is not None:
-                    self._pass_on(entry.owner.id, entry.effect)
-            elif isinstance(entry, entries.Finish):
-                self._tokens.append(f"c:{entry.owner.id}")
-                if entry.owner.parent_id is not None:
-                    self._chores.set()
-            elif isinstance(entry, entries.Park):
-                self._after_park(entry)
+        if self._observer is not None:
+            self._observer.committed(parts.count)
+        for entry in parts.effects:
+            self._pass_on(entry.owner.id, entry.effect)
+        for entry in parts.ends:
+            self._tokens.append(f"c:{entry.owner.id}")
+            if entry.owner.parent_id is not None:
+                self._chores.set()
+        for entry in parts.parks:
+            self._after_park(entry)
 
     def _after_park(self, entry: entries.Park) -> None:
         if entry.shared:
@@ -372,7 +383,7 @@ class Worker:
         if entry.wake_at_ms is not None and entry.wake_at_ms < self._timers_ms:
             self._chores.set()  # sooner than housekeeping would look
 
-    def _pass_on(self, run_id: str, effect: entries.Effect) -> None:
+    def _pass_on(self, run_id: str, effect: entries.Effect | None) -> None:
         if isinstance(effect, entries.Event):
             self._tokens.append(entries.event_token(run_id, effect.key))
             self._chores.set()
@@ -382,7 +393,7 @@ class Worker:
             self.notifier.tell(hints.MAIL_CHANNEL, f"{effect.destination}::{effect.topic}")
         elif isinstance(effect, entries.Chunk):
             self.notifier.tell(hints.STREAMS_CHANNEL, f"{run_id}::{effect.key}")
-        else:
+        elif isinstance(effect, entries.Child):
             self._work.set()
             self.notifier.tell(hints.CHANNEL, hints.WORK)
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import psycopg
 import pytest
 
 from engine import (
@@ -58,6 +60,28 @@ async def test_an_enqueue_on_a_callers_connection_is_part_of_its_transaction(sho
     assert await shop.result("done") == 2
     assert (await shop.status("undone"), await shop.status("talked to")) == (None, None)
     assert await shop.value("select count(*) from dbos.notifications") == 0
+
+
+async def told_by(shop: Workshop, write: Callable[[psycopg.AsyncConnection[Any]], Awaitable[object]]) -> list[str]:
+    """What workers hear after a transaction that does this, in order."""
+    async with await shop.connect() as listener:
+        await listener.execute("listen holdfast")
+        async with shop.engine.transaction() as conn:
+            await write(conn)
+        notices = [notice async for notice in listener.notifies(timeout=10, stop_after=1)]
+        notices += [notice async for notice in listener.notifies(timeout=0)]  # those of one statement come together
+    return sorted(notice.payload for notice in notices)
+
+
+async def test_after_a_transaction_workers_hear_of_just_what_it_wrote(shop: Workshop) -> None:
+    await shop.engine.enqueue(receive, id="w", delay_s=60)
+    assert await told_by(shop, lambda conn: shop.engine.enqueue(echo, 1, conn=conn)) == ["work"]
+    assert await told_by(shop, lambda conn: shop.engine.send("w", 1, "go", conn=conn)) == ["wake"]
+    assert await told_by(shop, lambda conn: shop.engine.cancel("w", conn=conn)) == ["x:w"]
+    assert await told_by(shop, lambda conn: conn.execute("select 1")) == [
+        "wake",
+        "work",
+    ]  # it may have written what we can't know
 
 
 async def test_many_are_enqueued_in_one_commit(shop: Workshop) -> None:
