@@ -123,6 +123,19 @@ create table dbos.workflow_input (
 );
 create index workflow_input_retention on dbos.workflow_input (retention_timestamp);
 
+-- Another client's start or fork always leaves a row here, and ours never do. That client sends no hints, so this one is sent for it;
+-- ours go beside their transactions, because a commit that notifies takes a lock over the whole server.
+create function engine.hint_work() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    perform pg_notify('holdfast', 'work');
+    return null;
+end
+$$;
+create trigger workflow_input_hint after insert on dbos.workflow_input
+    for each statement execute function engine.hint_work();
+
 create table dbos.workflow_output (
     workflow_uuid        text primary key,
     output               text,
@@ -297,6 +310,7 @@ begin
         enqueue_workflow.authenticated_roles, enqueue_workflow.delay_until_epoch_ms, enqueue_workflow.application_name,
         gen_random_uuid()::text, 'portable_json')
     on conflict (workflow_uuid) do nothing;
+    perform pg_notify('holdfast', 'work');
     return id;
 end
 $$;
@@ -332,12 +346,16 @@ create table engine.wake (
     token          text not null
 );
 
+-- Our own connections are named after us and send their hint themselves.
 create function engine.wake_mailboxes() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp
     as $$
 begin
     insert into engine.wake (workflow_uuid, token)
     select distinct m.destination_uuid, 't:' || coalesce(m.topic, '__null__topic__') from arrived m;
+    if not starts_with(current_setting('application_name'), 'holdfast') then
+        perform pg_notify('holdfast', 'wake');
+    end if;
     return null;
 end
 $$;
@@ -421,10 +439,13 @@ create table app.intents (
 );
 create unique index intents_intent_hash_uq on app.intents (intent_hash) where intent_hash is not null;
 
+-- Numbers the intents whose ids follow from a seed, so that a restart with the same seed makes others.
+create sequence app.intent_seq;
+
 -- One durable run of an intent. Written by ingress (queued), the run, and follow_engine.
 --   queued         waits in intentQ                          -> running
 --   running        a worker is on it                         -> waiting_input, succeeded, retries_exceeded, canceled
---   waiting_input  a gate is open                            -> running, retries_exceeded, canceled
+--   waiting_input  a gate is open                            -> running, retries_exceeded, canceled (and back when resumed)
 --   repairing      a person asked for another try            -> running
 --   succeeded, failed, retries_exceeded, canceled            final; only a retry (repairing) or a resume (queued) reopens
 create table app.runs (
@@ -595,9 +616,11 @@ create table app.sbx_runs (
     primary key (run_id, step_id, task_key, attempt)
 );
 create index sbx_runs_task_key_idx on app.sbx_runs (task_key);
+create index sbx_runs_by_time on app.sbx_runs using brin (created_at);
 
 -- Questions put to people, one row a gate. Written by the run when it opens the gate. The last two columns (ours) let the inbox
--- read open gates by deadline: deadline_at is set with the row, resolved_at with the answer or the timeout.
+-- read open gates by deadline: deadline_at is set with the row, resolved_at with the answer or the timeout, or when a retry withdraws
+-- the question.
 create table app.human_gates (
     run_id       text not null references app.runs (id),
     gate_key     text not null,
@@ -620,8 +643,8 @@ create table app.human_interactions (
     payload       jsonb not null,
     created_at    timestamptz not null default now(),
     run_id        text references app.runs (id),
-    origin        text not null check (origin in ('manual', 'engine-dbos', 'api-shim', 'webhook', 'webhook-ci', 'external',
-                                                  'unknown')),
+    origin        text not null check (origin in ('manual', 'api-shim', 'webhook', 'webhook-ci', 'external', 'unknown',
+                                                  'engine-dbos', 'legacy-event', 'poller-ci', 'legacy-approve')),
     unique (workflow_id, gate_key, topic, dedupe_key)
 );
 create index human_interactions_gate_key_idx on app.human_interactions (gate_key);
@@ -667,6 +690,8 @@ end
 $$;
 create trigger human_interactions_append_only before update or delete on app.human_interactions
     for each row execute function app.refuse_change();
+create trigger artifacts_ops_append_only before update or delete on app.artifacts
+    for each row when (old.step_id = 'OPS') execute function app.refuse_change();
 create trigger recipe_versions_stable_is_final before update or delete on app.recipe_versions
     for each row when (old.status = 'stable') execute function app.refuse_change();
 create trigger recipe_versions_content_is_final before update of id, v, hash, json on app.recipe_versions
@@ -702,8 +727,9 @@ end
 $$;
 
 -- Carries the engine's verdict on a run's workflow into app.runs, in the commit that gives it. A status that the run has already
--- written for itself stands. ENQUEUED counts only as a way out of a final state: parked runs wake through it all the time. Runs as its
--- owner, because a client that may write dbos need not have any right on app.
+-- written for itself stands. ENQUEUED counts only as a way out of a final state: parked runs wake through it all the time. A run that is
+-- resumed at an open gate takes answers at once, since its workflow only goes back there and says nothing anew; likewise one that had
+-- begun is running. Runs as its owner, because a client that may write dbos need not have any right on app.
 create function app.follow_engine() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp
     as $$
@@ -712,6 +738,16 @@ begin
         update app.runs
            set status = 'queued', next_action = null, error = null, updated_at = now()
          where workflow_id = new.workflow_uuid and status in ('succeeded', 'failed', 'canceled', 'retries_exceeded');
+        update app.runs r
+           set status = 'waiting_input',
+               next_action = case when exists (select from app.human_gates g where g.run_id = r.id and g.resolved_at is null
+                                                  and g.gate_key not like 'ask-user-%') then 'APPROVE_PLAN' end
+         where r.workflow_id = new.workflow_uuid and r.status = 'queued'
+           and exists (select from app.human_gates g where g.run_id = r.id and g.resolved_at is null);
+        update app.runs r
+           set status = 'running'
+         where r.workflow_id = new.workflow_uuid and r.status = 'queued'
+           and exists (select from dbos.streams t where t.workflow_uuid = r.workflow_id and t.key = 'status');
         return null;
     end if;
     update app.runs
@@ -803,14 +839,22 @@ insert into app.recipe_fixtures (recipe_id, v, fixture_id, json) values
   ('rcp_control_default_v1', '1', 'fx1', '{"formData":{},"id":"fx1"}')
 on conflict do nothing;
 
--- A run that was cancelled or ran out of attempts cannot take its own patches back; this starts the workflow that does.
+-- A run that was cancelled or ran out of attempts cannot take its own patches back; this starts the workflow that does. Also when a run
+-- with forks, or a fork, has failed: it left patches in place that another one was using, and may have been the last.
 create function app.roll_back_ended() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp
     as $$
+declare
+    original text;
 begin
+    with recursive ancestor (id, origin) as (
+        select new.workflow_uuid, new.forked_from
+         union
+        select s.workflow_uuid, s.forked_from from ancestor a join dbos.workflow_status s on s.workflow_uuid = a.origin)
+    select a.id into original from ancestor a where a.origin is null;
     if exists (select from app.runs r join app.patch_history p on p.run_id = r.id
-                where r.workflow_id = new.workflow_uuid and p.rolled_back_at is null) then
-        perform dbos.enqueue_workflow('RollbackRun', 'controlQ', array[to_json(new.workflow_uuid)]);
+                where r.workflow_id = original and p.rolled_back_at is null) then
+        perform dbos.enqueue_workflow('RollbackRun', 'controlQ', array[to_json(original)]);
     end if;
     return null;
 end
@@ -818,5 +862,6 @@ $$;
 create trigger workflow_status_roll_back_ended after update of status on dbos.workflow_status
     for each row
     when (new.class_name = 'IntentWorkflow' and old.status is distinct from new.status
-          and new.status in ('CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED'))
+          and (new.status in ('CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')
+               or (new.status = 'ERROR' and (new.was_forked_from or new.forked_from is not null))))
     execute function app.roll_back_ended();

@@ -13,8 +13,26 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from structlog.contextvars import bind_contextvars
 
-from api import artifacts, crashdemo, gates, health, recipes, runs
+from api import (
+    artifacts,
+    crashdemo,
+    docs,
+    gates,
+    health,
+    inbox,
+    legacy,
+    openapi,
+    ops,
+    proofs,
+    recipes,
+    runs,
+    signoff,
+    streams,
+    throughput,
+    timeline,
+)
 from api.config import Config
 from api.errors import refusal
 from api.http import BadRequest, Door, Handler
@@ -23,13 +41,22 @@ from engine import Engine
 
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/healthz", health.healthz),
+    ("GET", "/openapi.json", openapi.get_document),
+    ("GET", "/docs", docs.get_page),
     # Intents and runs
     ("POST", "/api/intents", runs.create_intent),
     ("POST", "/intents", runs.create_intent),
     ("POST", "/api/run", runs.start_run),
-    ("GET", "/api/runs/{wid}", runs.get_run),
-    ("GET", "/api/runs/{wid}/steps", runs.list_steps),
+    ("POST", "/api/runs", runs.start_stored),
+    ("GET", "/api/runs/{wid}", timeline.get_run),
+    ("GET", "/api/runs/{wid}/steps", timeline.list_steps),
+    ("GET", "/api/runs/{wid}/steps/{step_id}", timeline.get_step),
     ("GET", "/api/runs/{wid}/steps/{step_id}/patches", artifacts.list_patches),
+    ("GET", "/api/runs/{wid}/patches", artifacts.list_run_patches),
+    ("GET", "/api/runs/{wid}/proofs", proofs.list_proofs),
+    ("GET", "/api/runs/{wid}/repro", proofs.get_repro),
+    ("GET", "/api/runs/{wid}/stream", streams.get_events),
+    ("GET", "/api/runs/{wid}/stream/{key}", streams.get_stream),
     ("GET", "/api/artifacts/{uri:path}", artifacts.get_artifact),
     # Gates
     ("GET", "/api/runs/{wid}/gates", gates.list_gates),
@@ -37,14 +64,37 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/api/runs/{wid}/gates/{gate_key}/reply", gates.reply),
     ("GET", "/api/runs/{wid}/interactions", gates.list_interactions),
     ("POST", "/api/events/hitl", gates.accept_event),
+    ("GET", "/api/hitl/inbox", inbox.list_inbox),
     # Recipes
     ("GET", "/api/recipes", recipes.list_recipes),
     ("GET", "/api/recipes/{recipe_id}/versions", recipes.list_versions),
     ("POST", "/api/recipes/import", recipes.import_bundle),
     ("POST", "/api/recipes/export", recipes.export_recipe),
+    # Boards
+    ("GET", "/api/ops/throughput", throughput.get_board),
+    # Operators
+    ("GET", "/api/ops/wf", ops.list_workflows),
+    ("GET", "/api/ops/wf/{wid}", ops.get_workflow),
+    ("GET", "/api/ops/wf/{wid}/steps", ops.list_steps),
+    ("POST", "/api/ops/wf/{wid}/cancel", ops.cancel),
+    ("POST", "/api/ops/wf/{wid}/resume", ops.resume),
+    ("POST", "/api/ops/wf/{wid}/fork", ops.fork),
+    ("GET", "/api/ops/queue-depth", ops.queue_depth),
+    ("POST", "/api/ops/sleep", ops.sleep),
+    # Sign-off
+    ("GET", "/api/ops/signoff", signoff.get_board),
+    # Older clients
+    ("POST", "/intents/{intent_id}/run", legacy.start_intent),
+    ("GET", "/runs/{wid}", legacy.get_run),
+    ("POST", "/runs/{wid}/retry", legacy.retry_run),
+    ("POST", "/runs/{wid}/events", legacy.send_event),
+    ("POST", "/runs/{wid}/approve-plan", legacy.approve_plan),
+    ("POST", "/api/runs/{wid}/approve-plan", legacy.approve_plan),
     # The kill -9 drill
     ("POST", "/crashdemo", crashdemo.start),
     ("GET", "/marks", crashdemo.marks),
+    ("POST", "/slowstep", crashdemo.start_slow_step),
+    ("GET", "/slowmarks", crashdemo.marks),
 )
 
 
@@ -77,6 +127,8 @@ def bound(handler: Handler, door: Door) -> Callable[[Request], Awaitable[Respons
         try:
             if "\x00" in request.url.path or "%00" in request.url.query:
                 raise BadRequest("the address holds a NUL character (%00), which cannot be stored; remove it")
+            if "wid" in request.path_params:
+                bind_contextvars(wid=request.path_params["wid"])  # for the log lines of this request
             return await handler(door, request)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is there to read it

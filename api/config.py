@@ -4,6 +4,7 @@ bin/ reads the environment and fills this in; nothing here looks for itself.
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from steps.policy import QueueRules
@@ -23,7 +24,17 @@ class Config:
     sbx_provider: Literal["e2b", "microsandbox"] = "e2b"
     claim_scope: Literal["signoff", "demo", "live-smoke"] = "demo"
     trace_base_url: str | None = None
+    #: Where the sign-off board finds its evidence, and what that must be about.
+    evidence_dir: Path | None = None
+    signoff_commit: str | None = None
+    signoff_tree: str | None = None
+    #: Where load tests leave their summaries, for the throughput board.
+    k6_dir: Path | None = None
     queue_rules: QueueRules = field(default_factory=QueueRules)
+    #: Whether the older routes that have a successor still answer.
+    legacy_routes: bool = True
+    #: Where the ids of stored intents follow from; None for random ones.
+    random_seed: int | None = None
     #: How long the crash demo sleeps between its two marks.
     crashdemo_sleep_ms: int = 5000
     max_body_bytes: int = 4 * 1024 * 1024

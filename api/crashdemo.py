@@ -8,8 +8,12 @@ from typing import LiteralString
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.http import BadRequest, Door, json_response
+from api.answers import DrillStarted, Marks
+from api.http import BadRequest, Door, json_response, query_with_numbers
+from steps.contracts.base import parse
+from steps.contracts.ops import SleepWorkflowRequest
 from steps.crashdemo import crash_demo
+from steps.timers import slow_step
 
 QUEUE = "controlQ"
 
@@ -38,11 +42,20 @@ async def start(door: Door, request: Request) -> Response:
         queue=QUEUE,
         version=config.app_version,
     )
-    return json_response({"accepted": True, "workflowId": workflow_id}, 202)
+    return json_response(DrillStarted(accepted=True, workflowId=workflow_id).document(), 202)
+
+
+async def start_slow_step(door: Door, request: Request) -> Response:
+    """The same id again is the same workflow. `sleep` is how long its slow step takes, in milliseconds."""
+    query = {"wf": workflow_id_of(request)} | query_with_numbers(request, "sleep")
+    asked = parse(SleepWorkflowRequest, query)
+    version = door.config.app_version
+    await door.engine.enqueue(slow_step, asked.wf, asked.sleep / 1000, id=asked.wf, queue=QUEUE, version=version)
+    return json_response(DrillStarted(accepted=True, workflowId=asked.wf).document(), 202)
 
 
 async def marks(door: Door, request: Request) -> Response:
     async with door.reading() as conn:
         found = await (await conn.execute(MARKS, (workflow_id_of(request),))).fetchone()
     s1, s2 = found or (0, 0)
-    return json_response({"s1": s1, "s2": s2})
+    return json_response(Marks(s1=s1, s2=s2).document())

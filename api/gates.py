@@ -12,6 +12,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.answers import Ok, Replied
 from api.http import Door, json_response, noticing_departure, numbers_in_query, query_of, read_json
 from api.views import Gate, find_gates, find_run, gate_view
 from steps import replies
@@ -80,12 +81,12 @@ async def reply(door: Door, request: Request) -> Response:
     gate_key = gate_key_of(request)
     given = parse(GateReply, await read_json(door, request), "HitlGateReply")
     is_replay = await replies.reply_to_gate(door.engine, request.path_params["wid"], gate_key, given)
-    return json_response({"ok": True, "isReplay": is_replay})
+    return json_response(Replied(ok=True, isReplay=is_replay).document())
 
 
 async def accept_event(door: Door, request: Request) -> Response:
     await replies.accept_event(door.engine, parse(ExternalEvent, await read_json(door, request)))
-    return json_response({"ok": True})
+    return json_response(Ok(ok=True).document())
 
 
 INTERACTIONS: LiteralString = """

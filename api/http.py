@@ -37,12 +37,7 @@ class Door:
     async def reading(self) -> AsyncIterator[Connection]:
         """A connection to read with. Each statement stands alone, which spares two round trips a request."""
         async with self.engine.pool.connection() as conn:
-            await conn.set_autocommit(True)
-            try:
-                yield conn
-            finally:
-                if not conn.closed:
-                    await conn.set_autocommit(False)
+            yield conn
 
 
 Handler: TypeAlias = Callable[[Door, Request], Awaitable[Response]]
@@ -87,6 +82,12 @@ def query_of(request: Request, only: Iterable[str] | None = None) -> dict[str, s
 def numbers_in_query(query: dict[str, str]) -> dict[str, Json]:
     """The query with numbers as numbers, read as JavaScript does ('' is 0, '3.0' is 3); others stay."""
     return {name: number_or_text(value) for name, value in query.items()}
+
+
+def query_with_numbers(request: Request, *numeric: str) -> dict[str, Json]:
+    """The query; the named parameters as numbers, if they are."""
+    query = query_of(request)
+    return query | numbers_in_query({name: query[name] for name in numeric if name in query})
 
 
 def number_or_text(text: str) -> Json:

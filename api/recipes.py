@@ -3,6 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.answers import BundleImported
 from api.http import JSON_TYPE, Door, json_response, read_json
 from steps import recipes
 from steps.contracts.base import parse
@@ -23,7 +24,8 @@ async def import_bundle(door: Door, request: Request) -> Response:
     bundle = parse(RecipeBundle, await read_json(door, request))
     async with door.engine.transaction() as conn:
         versions = await recipes.import_bundle(conn, bundle)
-    return json_response({"id": bundle.id, "versions": sorted(versions, key=lambda version: version.v)}, 201)
+    imported = BundleImported(id=bundle.id, versions=sorted(versions, key=lambda version: version.v))
+    return json_response(imported.document(), 201)
 
 
 async def export_recipe(door: Door, request: Request) -> Response:

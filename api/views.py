@@ -1,4 +1,4 @@
-"""What clients see of a run: RunHeader, StepRow, GateView.
+"""What clients see of a run: RunHeader, GateView.
 
 Read-only. Each projection stands beside the statement that feeds it. Two sources meet here: `app.*`, which
 the run's own commits write, and `dbos.*`, the engine's record. Where both know a status the further one
@@ -6,10 +6,8 @@ counts, so a run that the engine ended without the product's help (cancelled, to
 end; the product's word is never taken back.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
 import orjson
@@ -19,11 +17,13 @@ from psycopg.rows import class_row
 from api.config import Config
 from steps.contracts.base import JsonObject
 from steps.contracts.gate import GateView
-from steps.contracts.views import RunHeader, StartedRunHeader, StepRow
-from steps.ingress import WORKFLOW_NAME, RunRow
-from steps.records import PHASES
-
-EPOCH = datetime.fromtimestamp(0, UTC)
+from steps.contracts.views import Reason, RunHeader, StartedRunHeader
+from steps.documents import without_none
+from steps.errors import NotFound
+from steps.ingress import RunRow
+from steps.reason import why_not_running
+from steps.run_record import WORKFLOW_NAME
+from steps.times import epoch_ms
 
 STATUS_OF_RUN: Mapping[str, str] = {
     "queued": "ENQUEUED",
@@ -48,28 +48,15 @@ STATUS_OF_WORKFLOW: Mapping[str, str] = {
     "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "ERROR",
     "CANCELLED": "CANCELLED",
 }
+ENDED = 4
 RANK: Mapping[str, int] = {
     "ENQUEUED": 1,
     "PENDING": 2,
     "WAITING_INPUT": 3,
-    "SUCCESS": 4,
-    "ERROR": 4,
-    "CANCELLED": 4,
+    "SUCCESS": ENDED,
+    "ERROR": ENDED,
+    "CANCELLED": ENDED,
 }
-
-JSON_KINDS = frozenset(
-    {
-        "json",
-        "raw",
-        "timings",
-        "artifact_index",
-        "question_card",
-        "plan_card",
-        "json_diagnostic",
-        "patch_apply",
-        "ops",
-    }
-)
 
 
 def merged_status(run_status: str, workflow_status: str | None) -> str:
@@ -85,10 +72,12 @@ def merged_status(run_status: str, workflow_status: str | None) -> str:
 
 RUN: LiteralString = """
     select r.id as run_id, r.workflow_id, r.status, r.recipe_id, r.recipe_v, r.recipe_hash, r.intent_hash,
-           r.error, r.trace_id, r.next_action, r.last_step, r.retry_count,
+           r.error, r.trace_id, r.next_action, r.last_step, r.retry_count, r.queue_partition_key,
+           (select i.goal from app.intents i where i.id = r.intent_id) as subject,
            floor(extract(epoch from r.created_at) * 1000)::bigint as created_at_ms,
            floor(extract(epoch from r.updated_at) * 1000)::bigint as updated_at_ms,
-           s.status as workflow_status, s.application_version as workflow_version
+           s.status as workflow_status, s.application_version as workflow_version,
+           s.queue_name as queue, s.priority
       from app.runs r
       left join dbos.workflow_status s on s.workflow_uuid = r.workflow_id
      where r.workflow_id = %(id)s or r.id = %(id)s
@@ -117,6 +106,10 @@ class Run:
     updated_at_ms: int
     workflow_status: str | None
     workflow_version: str | None
+    queue_partition_key: str | None = None
+    subject: str | None = None
+    queue: str | None = None
+    priority: int | None = None
 
 
 async def find_run(conn: AsyncConnection[Any], wid: str) -> Run | None:
@@ -126,8 +119,19 @@ async def find_run(conn: AsyncConnection[Any], wid: str) -> Run | None:
         return await cursor.fetchone()
 
 
-def run_header(run: Run, config: Config) -> RunHeader:
-    return RunHeader.model_validate(_header(run, merged_status(run.status, run.workflow_status), config))
+async def require_run(conn: AsyncConnection[Any], wid: str) -> Run:
+    """The same. Raises NotFound when there is none."""
+    run = await find_run(conn, wid)
+    if run is None:
+        raise NotFound("run not found")
+    return run
+
+
+async def run_header(conn: AsyncConnection[Any], run: Run, config: Config) -> RunHeader:
+    """The header, with the reason why the run is not at work, if it is not."""
+    status = merged_status(run.status, run.workflow_status)
+    reason = None if RANK[status] == ENDED else await why_not_running(conn, run.workflow_id)
+    return RunHeader.model_validate(_header(run, status, config, reason))
 
 
 def started_run_header(row: RunRow, config: Config, *, is_replay: bool) -> StartedRunHeader:
@@ -149,17 +153,15 @@ def started_run_header(row: RunRow, config: Config, *, is_replay: bool) -> Start
         updated_at_ms=epoch_ms(row.updated_at),
         workflow_status=None,
         workflow_version=None,
+        queue_partition_key=row.queue_partition_key,
     )
     header = _header(run, merged_status(run.status, None), config)
     return StartedRunHeader.model_validate(header | {"isReplay": is_replay})
 
 
-def epoch_ms(moment: datetime) -> int:
-    return (moment - EPOCH) // timedelta(milliseconds=1)
-
-
-def _header(run: Run, status: str, config: Config) -> JsonObject:
+def _header(run: Run, status: str, config: Config, reason: Reason | None = None) -> JsonObject:
     header: JsonObject = {
+        "runId": run.run_id,
         "workflowID": run.workflow_id,
         "status": status,
         "recipeRef": {"id": run.recipe_id, "v": run.recipe_v} if run.recipe_id and run.recipe_v else None,
@@ -184,125 +186,16 @@ def _header(run: Run, status: str, config: Config) -> JsonObject:
         "durableStatus": run.status,
         "workflowVersion": run.workflow_version,
     }
-    if run.error:
-        header["error"] = {"message": run.error}
-    if config.trace_base_url:
-        header["traceBaseUrl"] = config.trace_base_url
-    return header
-
-
-# Steps ------------------------------------------------------------------------------------------------------
-
-#: Times fall back to the run's own: a row may have been written without them.
-STEPS: LiteralString = """
-    select distinct on (s.step_id)
-           s.step_id, s.phase, s.attempt, s.trace_id, s.span_id, null::text as error,
-           floor(extract(epoch from coalesce(s.started_at, s.finished_at, r.created_at)) * 1000)::bigint
-               as started_at_ms,
-           floor(extract(epoch from s.finished_at) * 1000)::bigint as ended_at_ms
-      from app.run_steps s
-      join app.runs r on r.id = s.run_id
-     where s.run_id = %s
-     order by s.step_id, s.attempt desc
-"""
-#: The last record of each step that has no row of its own: it failed, or its workflow wrote none.
-UNROWED_STEPS: LiteralString = """
-    select distinct on (o.function_name)
-           o.function_name as step_id, '' as phase, 1 as attempt, null::text as trace_id,
-           null::text as span_id, o.error,
-           coalesce(o.started_at_epoch_ms, o.completed_at_epoch_ms, r.created_at) as started_at_ms,
-           o.completed_at_epoch_ms as ended_at_ms
-      from dbos.operation_outputs o
-      join dbos.workflow_status r on r.workflow_uuid = o.workflow_uuid
-     where o.workflow_uuid = %s and o.function_name = any(%s)
-     order by o.function_name, o.function_id desc
-"""
-ARTIFACTS: LiteralString = """
-    select a.step_id, a.attempt, a.kind, a.uri,
-           coalesce(octet_length(a.inline ->> 'text'), octet_length((a.inline -> 'json')::text),
-                    octet_length(a.inline::text), 0) as size,
-           coalesce(a.inline ? 'json', false) as holds_json,
-           floor(extract(epoch from a.created_at) * 1000)::bigint as created_at_ms
-      from app.artifacts a
-     where a.run_id = %s and a.step_id <> 'OPS'
-     order by a.step_id, a.task_key, a.idx
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    step_id: str
-    phase: str
-    attempt: int
-    trace_id: str | None
-    span_id: str | None
-    error: str | None
-    started_at_ms: int
-    ended_at_ms: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    step_id: str
-    attempt: int
-    kind: str | None
-    uri: str | None
-    size: int
-    holds_json: bool
-    created_at_ms: int
-
-
-def mime_of(kind: str | None, *, holds_json: bool) -> str:
-    if holds_json or kind in JSON_KINDS:
-        return "application/json"
-    return "image/svg+xml" if kind == "svg" else "text/plain"
-
-
-def artifact_ref(artifact: Artifact, workflow_id: str) -> JsonObject:
-    return {
-        "id": artifact.uri,
-        "workflowID": workflow_id,
-        "stepID": artifact.step_id,
-        "kind": artifact.kind,
-        "mime": mime_of(artifact.kind, holds_json=artifact.holds_json),
-        "size": artifact.size,
+    optional = {
+        "error": {"message": run.error} if run.error else None,
+        "traceBaseUrl": config.trace_base_url,
+        "subject": run.subject,
+        "queue": run.queue,
+        "priority": run.priority,
+        "queuePartitionKey": run.queue_partition_key,
+        "reason": reason.document() if reason else None,
     }
-
-
-def step_row(step: Step, refs: list[JsonObject]) -> StepRow:
-    row: JsonObject = {
-        "stepID": step.step_id,
-        "name": step.phase or PHASES[step.step_id],
-        "attempt": step.attempt,
-        "startedAt": step.started_at_ms,
-        "artifactRefs": refs,
-        "traceId": step.trace_id,
-        "spanId": step.span_id,
-    }
-    if step.ended_at_ms is not None:
-        row["endedAt"] = step.ended_at_ms
-    if step.error is not None:
-        row["error"] = orjson.loads(step.error)
-    return StepRow.model_validate(row)
-
-
-async def step_rows(conn: AsyncConnection[Any], run: Run) -> list[StepRow]:
-    """The latest attempt at each step, with its artifacts; BUDGET is for a budget that stopped the run."""
-    async with conn.cursor(row_factory=class_row(Step)) as cursor:
-        steps = {step.step_id: step for step in await (await cursor.execute(STEPS, (run.run_id,))).fetchall()}
-        missing = [name for name in PHASES if name not in steps]
-        for step in await (await cursor.execute(UNROWED_STEPS, (run.workflow_id, missing))).fetchall():
-            steps[step.step_id] = step
-    async with conn.cursor(row_factory=class_row(Artifact)) as cursor:
-        artifacts = await (await cursor.execute(ARTIFACTS, (run.run_id,))).fetchall()
-    if budget := [artifact for artifact in artifacts if artifact.step_id == "BUDGET"]:
-        latest, at_ms = max(a.attempt for a in budget), min(a.created_at_ms for a in budget)
-        steps["BUDGET"] = Step("BUDGET", "budget", latest, run.trace_id, None, None, at_ms, at_ms)
-    refs: defaultdict[tuple[str, int], list[JsonObject]] = defaultdict(list)
-    for artifact in artifacts:
-        refs[artifact.step_id, artifact.attempt].append(artifact_ref(artifact, run.workflow_id))
-    in_order = sorted(steps.values(), key=lambda step: (step.started_at_ms, step.step_id))
-    return [step_row(step, refs[step.step_id, step.attempt]) for step in in_order]
+    return header | without_none(optional)
 
 
 # Gates ------------------------------------------------------------------------------------------------------

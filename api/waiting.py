@@ -1,9 +1,9 @@
-"""Long polls that wait without asking.
+"""Long polls and live streams that wait without asking.
 
-Clients that wait for a gate wait on a flag in memory. One connection a process listens for the events that
-workflows set, and raises the flags; who is woken reads the database once. A notification is only a hint, so a
-re-check, one statement for everybody who waits, finds what went unheard: a lost connection, a pooler that
-swallows LISTEN. While nobody waits, nothing listens.
+Clients that wait for a gate, or follow a run, wait on a flag in memory. One connection a process listens for the
+events that workflows set and the streams that they write, and raises the flags; who is woken reads the database
+once. A notification is only a hint, and most of what a run does is not told at all, so a re-check, one statement
+for everybody who waits, finds the rest. While nobody waits, nothing listens.
 """
 
 import asyncio
@@ -15,15 +15,18 @@ from typing import LiteralString
 import psycopg
 import structlog
 
+LISTEN_TO_STREAMS: LiteralString = "listen dbos_streams_channel"
 LISTEN: LiteralString = "listen dbos_workflow_events_channel"
-UNLISTEN: LiteralString = "unlisten dbos_workflow_events_channel"
+UNLISTEN: LiteralString = "unlisten *"
 
-#: What a workflow has set so far, as one number that changes with it.
+#: What a workflow has set, recorded and become so far, and how many workers are alive, as one text that changes with it.
 FINGERPRINTS: LiteralString = """
-    select workflow_uuid, sum(hashtext(key || ' ' || value))::text
-      from dbos.workflow_events
-     where workflow_uuid = any(%s)
-     group by workflow_uuid
+    select w.id, concat_ws(' ',
+           (select sum(hashtext(e.key || ' ' || e.value)) from dbos.workflow_events e where e.workflow_uuid = w.id),
+           (select max(o.function_id) from dbos.operation_outputs o where o.workflow_uuid = w.id),
+           (select s.status || ' ' || s.updated_at from dbos.workflow_status s where s.workflow_uuid = w.id),
+           (select count(*) from engine.worker k where not k.dead and k.lease_until_ms > (select engine.now_ms())))
+      from unnest(%s::text[]) as w (id)
 """
 
 #: A statement this small that takes longer runs on a connection whose other end is gone.
@@ -121,6 +124,7 @@ class EventWaits:
     async def _serve(self, connection: psycopg.AsyncConnection) -> None:
         while True:
             await self._wanted.wait()
+            await self._execute(connection, LISTEN_TO_STREAMS)
             await self._execute(connection, LISTEN)
             self._wake_all()  # what was set before LISTEN took hold was told to nobody
             while self._watched:

@@ -14,13 +14,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from bin.metrics import ServiceMetrics
 from bin.serving import Stopping
 from engine import Engine
 
 READY_WITHIN_S = 2.0
 
 
-def create_admin_app(role: str, engine: Engine, registry: CollectorRegistry, stopping: Stopping) -> Starlette:
+def create_admin_app(
+    role: str, engine: Engine, registry: CollectorRegistry, state: ServiceMetrics, stopping: Stopping
+) -> Starlette:
     async def healthz(_: Request) -> Response:
         return JSONResponse({"ok": True, "role": role})
 
@@ -29,6 +32,7 @@ def create_admin_app(role: str, engine: Engine, registry: CollectorRegistry, sto
         return JSONResponse({"ready": reason is None, "role": role, "reason": reason}, 503 if reason else 200)
 
     async def metrics(_: Request) -> Response:
+        await state.refresh()
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     async def drain(_: Request) -> Response:

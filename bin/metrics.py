@@ -1,8 +1,17 @@
-"""What a process tells Prometheus about itself: a worker's runs and journal, a front door's requests, and the connection pool."""
+"""What a process tells Prometheus: its runs, steps and commits, its requests, its connection pool, and the state of the queues and gates,
+which every process reads from the database and tells alike.
 
+Names and labels are listed in docs/operating.md. Labels have few values: names from the code, route templates, never an id.
+"""
+
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, LiteralString
 
+import psycopg
+import structlog
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -11,13 +20,18 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from psycopg_pool import PoolTimeout
 
 from engine import Engine, Worker
+from steps.policy import QUEUES
+
+log = structlog.get_logger("bin.metrics")
 
 BUCKETS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+BUCKETS_RECORDS = (1, 2, 4, 8, 16, 32, 64, 128)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def new_registry(engine: Engine) -> CollectorRegistry:
@@ -25,59 +39,162 @@ def new_registry(engine: Engine) -> CollectorRegistry:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    registry.register(_PoolMetrics(engine))
+    registry.register(PoolMetrics(engine))
     return registry
 
 
-class _PoolMetrics(Collector):
+class PoolMetrics(Collector):
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def collect(self) -> Iterator[Metric]:
         stats = self._engine.pool.get_stats()
-        for name, text in (
-            ("pool_size", "Connections in the pool"),
-            ("pool_available", "Connections nobody uses"),
-            ("requests_waiting", "Callers waiting for a connection"),
+        for name, stat, text in (
+            ("size", "pool_size", "Connections in the pool"),
+            ("available", "pool_available", "Connections nobody uses"),
+            ("waiting", "requests_waiting", "Callers waiting for a connection"),
         ):
-            yield GaugeMetricFamily(f"holdfast_{name}", text, value=stats.get(name, 0))
+            yield GaugeMetricFamily(f"holdfast_pool_{name}", text, value=stats.get(stat, 0))
 
 
-class WorkerMetrics(Collector):
-    """Read from the worker when asked; nothing is counted twice."""
+class RunMetrics:
+    """Of a worker, counted as it goes."""
 
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._claimed = Counter("holdfast_runs_claimed", "Runs taken from a queue", ["workflow"], registry=registry)
+        self._ended = Counter("holdfast_runs_ended", "Runs that left this worker, by how", ["workflow", "how"], registry=registry)
+        self._attempts = Histogram(
+            "holdfast_step_attempt_seconds",
+            "Attempts at steps, by outcome",
+            ["step", "outcome"],
+            registry=registry,
+            buckets=BUCKETS_S,
+        )
+        self._commits = Histogram(
+            "holdfast_journal_commit_records", "Records in a commit of the journal", registry=registry, buckets=BUCKETS_RECORDS
+        )
+        self._leases = Counter("holdfast_lease_losses", "Times this worker was taken for dead", registry=registry)
+
+    def claimed(self, workflow: str) -> None:
+        self._claimed.labels(workflow).inc()
+
+    def ended(self, workflow: str, how: str) -> None:
+        self._ended.labels(workflow, how).inc()
+
+    def attempted(self, step: str, outcome: str, seconds: float) -> None:
+        self._attempts.labels(step, outcome).observe(seconds)
+
+    def committed(self, records: int) -> None:
+        self._commits.observe(records)
+
+    def lease_lost(self) -> None:
+        self._leases.inc()
+
+
+class RunningMetrics(Collector):
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
     def collect(self) -> Iterator[Metric]:
-        worker = self._worker
-        yield GaugeMetricFamily("holdfast_runs_running", "Runs this worker holds", value=len(worker.running))
-        ended = CounterMetricFamily("holdfast_runs_ended", "Runs that left this worker, by how", labels=["how"])
-        for how, count in sorted(worker.ended.items()):
-            ended.add_metric([how], count)
-        yield ended
-        yield CounterMetricFamily("holdfast_journal_commits", "Commits of the journal", value=worker.journal.flushes)
-        yield CounterMetricFamily("holdfast_journal_records", "Records committed by the journal", value=worker.journal.records)
+        yield GaugeMetricFamily("holdfast_runs_running", "Runs this worker holds", value=len(self._worker.running))
 
 
-class CountedRequests:
-    """Wraps an application and counts its requests by method and status, with their durations."""
+class RequestMetrics:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter("holdfast_http_requests", "Requests", ["method", "route", "status"], registry=registry)
+        self._seconds = Histogram(
+            "holdfast_http_request_seconds",
+            "Time until the answer began",
+            ["method", "route"],
+            registry=registry,
+            buckets=BUCKETS_S,
+        )
 
-    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
-        self._app = app
-        self._requests = Counter("holdfast_http_requests", "Requests answered", ["method", "status"], registry=registry)
-        self._seconds = Histogram("holdfast_http_request_seconds", "Time to answer", registry=registry, buckets=BUCKETS_S)
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        method = method if method in METHODS else "other"
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(method, route).observe(seconds)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+
+#: Counting stops here, so that a scrape costs the same on any backlog.
+MOST_COUNTED = 100_000
+
+QUEUE_STATE: LiteralString = """
+    select q.name, w.depth, coalesce(greatest((select engine.now_ms()) - w.since_ms, 0), 0) / 1000.0
+      from unnest(%s::text[]) as q (name)
+     cross join lateral (
+           select count(*) as depth, min(s.updated_at) as since_ms
+             from (select x.updated_at from dbos.workflow_status x
+                    where x.status = 'ENQUEUED' and x.queue_name = q.name
+                    order by x.priority, x.created_at
+                    limit %s) s) w
+     order by q.name
+"""
+GATE_STATE: LiteralString = """
+    select count(*), coalesce(greatest((select engine.now_ms()) - extract(epoch from min(o.created_at)) * 1000, 0), 0) / 1000.0
+      from (select g.run_id, g.created_at from app.human_gates g
+             where g.resolved_at is null order by g.deadline_at, g.created_at limit %s) o
+      join app.runs r on r.id = o.run_id and r.status = 'waiting_input'
+"""
+WORKERS_ALIVE: LiteralString = "select count(*) from engine.worker w where not w.dead"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """As the database has it. queues: depth and age of the oldest in seconds, by name."""
+
+    queues: Mapping[str, tuple[int, float]]
+    gates_open: int
+    oldest_gate_s: float
+    workers_alive: int
+
+
+class ServiceMetrics(Collector):
+    """The state of the whole service, asked of the database at most once in `gap_s`, whoever scrapes how often."""
+
+    def __init__(self, engine: Engine, *, gap_s: float = 5.0, within_s: float = 2.0) -> None:
+        self._engine = engine
+        self._gap_s = gap_s
+        self._within_s = within_s
+        self._asked_at: float | None = None
+        self._asking = asyncio.Lock()
+        self._state: ServiceState | None = None  # None: the database did not answer
+
+    async def refresh(self) -> None:
+        """To be called before a scrape is answered. Never fails."""
+        async with self._asking:
+            if self._asked_at is not None and time.monotonic() < self._asked_at + self._gap_s:
+                return
+            self._asked_at = time.monotonic()
+            try:
+                async with asyncio.timeout(self._within_s):
+                    self._state = await self._ask()
+            except (psycopg.Error, PoolTimeout, TimeoutError) as error:
+                self._state = None
+                log.warning("the state of the queues could not be read", error_type=type(error).__qualname__)
+
+    async def _ask(self) -> ServiceState:
+        async with self._engine.pool.connection() as conn:
+            queues = await (await conn.execute(QUEUE_STATE, (list(QUEUES), MOST_COUNTED))).fetchall()
+            gates = await (await conn.execute(GATE_STATE, (MOST_COUNTED,))).fetchone()
+            workers = await (await conn.execute(WORKERS_ALIVE)).fetchone()
+        assert gates is not None
+        assert workers is not None
+        by_name: dict[str, Any] = {name: (depth, float(age_s)) for name, depth, age_s in queues}
+        return ServiceState(by_name, gates[0], float(gates[1]), workers[0])
+
+    def collect(self) -> Iterator[Metric]:
+        state = self._state
+        yield GaugeMetricFamily("holdfast_database_up", "Whether the state below could be read", value=state is not None)
+        if state is None:
             return
-        started = time.perf_counter()
-
-        async def observed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._requests.labels(scope["method"], str(message["status"])).inc()
-                self._seconds.observe(time.perf_counter() - started)
-            await send(message)
-
-        await self._app(scope, receive, observed)
+        depth = GaugeMetricFamily("holdfast_queue_depth", "Workflows waiting in a queue", labels=["queue"])
+        oldest = GaugeMetricFamily("holdfast_queue_oldest_seconds", "How long the oldest of them waits", labels=["queue"])
+        for queue, (waiting, age_s) in state.queues.items():
+            depth.add_metric([queue], waiting)
+            oldest.add_metric([queue], age_s)
+        yield depth
+        yield oldest
+        yield GaugeMetricFamily("holdfast_gates_open", "Gates that wait for an answer", value=state.gates_open)
+        yield GaugeMetricFamily("holdfast_gate_oldest_seconds", "How long the oldest of them waits", value=state.oldest_gate_s)
+        yield GaugeMetricFamily("holdfast_workers_alive", "Worker processes with a lease", value=state.workers_alive)

@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +14,17 @@ import uvloop
 from api.app import create_app
 from api.config import Config
 from bin.admin import create_admin_app
-from bin.metrics import CountedRequests, WorkerMetrics, new_registry
+from bin.metrics import RequestMetrics, RunMetrics, RunningMetrics, ServiceMetrics, new_registry
 from bin.serving import Stopping, serve
 from bin.settings import Settings
+from bin.watch import Spans, WatchedRequests, WatchedRuns
 from bin.wiring import FAILED, calm_garbage_collector, complain
 from engine import Engine, Worker
 from steps.opencode import OpenCode, RecordOpenCode, ReplayOpenCode, UnconfiguredOpenCode
 from steps.policy import QUEUES, QueueRules
 from steps.ports import Limits, Ports, configure
 from steps.sandbox import SandboxNotConfigured, make_sandbox
+from steps.timers import set_schedule
 from steps.worker import QUEUES as SLOTS
 from steps.worker import workflows
 
@@ -42,9 +45,9 @@ def serve_until_stopped(settings: Settings, dsn: str, role: Role, *, when_up: Ca
     """The exit code: 0 after a drain, 1 after a hard stop or a failure."""
     stopping = Stopping()
     failed = False
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with telemetry(settings, role.name) as spans, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(_serve(settings, dsn, role, stopping, when_up))
+            runner.run(_serve(settings, dsn, role, stopping, when_up, spans))
         except* (psycopg.OperationalError, OSError, SandboxNotConfigured) as troubles:
             failed = True
             for trouble in troubles.exceptions:
@@ -52,25 +55,48 @@ def serve_until_stopped(settings: Settings, dsn: str, role: Role, *, when_up: Ca
     return FAILED if failed or stopping.hard.is_set() else 0
 
 
-async def _serve(settings: Settings, dsn: str, role: Role, stopping: Stopping, when_up: Callable[[], None] | None) -> None:
+@contextmanager
+def telemetry(settings: Settings, role: str) -> Iterator[Spans | None]:
+    """Where spans go while the block lasts, logs going there too; None if it is not wanted. Its packages are loaded only if it is."""
+    if not settings.otlp_enabled:
+        yield None
+        return
+    from bin.telemetry import Telemetry
+
+    with Telemetry(settings, role) as sender:
+        yield sender
+
+
+async def _serve(
+    settings: Settings,
+    dsn: str,
+    role: Role,
+    stopping: Stopping,
+    when_up: Callable[[], None] | None,
+    spans: Spans | None,
+) -> None:
     stopping.take_signals()
     calm_garbage_collector()
     async with Engine.connect(dsn) as engine:
         registry = new_registry(engine)
+        state = ServiceMetrics(engine)
+        registry.register(state)
         parts: list[Coroutine[Any, Any, None]] = []
         if role.works:
             configure(ports(settings, engine))
-            worker = engine.worker(workflows(), queues=slots(settings), version=settings.app_version)
-            registry.register(WorkerMetrics(worker))
+            await set_schedule(engine, on=settings.scheduled_ops)
+            observer = WatchedRuns(RunMetrics(registry), spans)
+            worker = engine.worker(workflows(), queues=slots(settings), version=settings.app_version, observer=observer)
+            registry.register(RunningMetrics(worker))
             parts.append(_work(worker, stopping))
         if role.door is not None:
-            app = CountedRequests(create_app(engine, api_config(settings, dsn), draining=stopping.draining), registry)
-            parts.append(serve(app, role.door, stopping))
+            app = create_app(engine, api_config(settings, dsn), draining=stopping.draining)
+            parts.append(serve(WatchedRequests(app, RequestMetrics(registry), spans), role.door, stopping))
         if when_up is not None:
             parts.append(_announce(role, stopping, when_up))
         # The side door closes last: a draining process can still be asked how it is.
         last = Stopping()
-        side_door = asyncio.create_task(serve(create_admin_app(role.name, engine, registry, stopping), role.admin, last))
+        side_door = asyncio.create_task(serve(create_admin_app(role.name, engine, registry, state, stopping), role.admin, last))
         ends = await asyncio.gather(*parts, return_exceptions=True)
         last.drain()
         await side_door
@@ -120,7 +146,13 @@ def api_config(settings: Settings, dsn: str) -> Config:
         sbx_provider=settings.sbx_provider,
         claim_scope=settings.claim_scope,
         trace_base_url=settings.trace_base_url,
+        evidence_dir=settings.evidence_dir,
+        signoff_commit=settings.signoff_commit,
+        signoff_tree=settings.signoff_tree,
+        k6_dir=(settings.k6_dir or settings.state_dir / "k6").absolute(),
         queue_rules=queue_rules(settings),
+        legacy_routes=settings.enable_legacy_run_routes,
+        random_seed=settings.random_seed,
         crashdemo_sleep_ms=settings.wf_sleep_ms,
     )
 

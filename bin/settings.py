@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -57,13 +58,20 @@ class Settings:
     claim_scope: Literal["signoff", "demo", "live-smoke"] = "demo"
     signoff_commit: str | None = None
     signoff_tree: str | None = None
+    signoff_dir: Path | None = None
+    k6_dir: Path | None = None
     enable_legacy_run_routes: bool = True
     random_seed: int | None = None
 
+    # operators, when they do not say themselves who they are and why they act
+    ops_actor: str | None = None
+    ops_reason: str | None = None
+
     # workflows and gates
     wf_sleep_ms: int = integer(5000)
+    scheduled_ops: bool = False
     chaos_sleep_execute: int = integer(0)
-    hitl_plan_approval_timeout_s: int = integer(3600, least=1)
+    hitl_plan_approval_timeout_s: int = integer(3600, least=1, most=86_400)
     intent_queue: QueueSettings = group("INTENT_QUEUE_", QueueSettings())
     sbx_queue: QueueSettings = group(
         "SBX_QUEUE_", QueueSettings(worker_concurrency=10, concurrency=150, rate_limit_per_period=10_000)
@@ -113,12 +121,33 @@ class Settings:
         )
 
     @property
+    def evidence_dir(self) -> Path:
+        """Where lanes and proofs leave their evidence for the sign-off board."""
+        return (self.signoff_dir or self.state_dir / "signoff").absolute()
+
+    @property
     def traces_endpoints(self) -> list[str]:
-        return listed(self.otel_exporter_otlp_traces_endpoint or self.otel_exporter_otlp_endpoint)
+        return self._endpoints(self.otel_exporter_otlp_traces_endpoint, "traces")
 
     @property
     def logs_endpoints(self) -> list[str]:
-        return listed(self.otel_exporter_otlp_logs_endpoint or self.otel_exporter_otlp_endpoint)
+        return self._endpoints(self.otel_exporter_otlp_logs_endpoint, "logs")
+
+    def _endpoints(self, own: str | None, signal: str) -> list[str]:
+        """Those of one signal are used as they stand; those for all signals get the signal's path, as the standard has it."""
+        if own is not None:
+            return listed(own)
+        return [f"{base.rstrip('/')}/v1/{signal}" for base in listed(self.otel_exporter_otlp_endpoint)]
+
+    @property
+    def resource_attributes(self) -> dict[str, str]:
+        """Raises ValueError for an item that is no name=value."""
+        pairs = (item.split("=", 1) for item in listed(self.otel_resource_attributes))
+        return {name.strip(): unquote(value.strip()) for name, value in pairs}
+
+    @property
+    def service_name(self) -> str:
+        return self.otel_service_name or self.resource_attributes.get("service.name") or self.app_name
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -134,6 +163,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         for what, endpoints in (("TRACES", settings.traces_endpoints), ("LOGS", settings.logs_endpoints)):
             if not endpoints:
                 raise BadSetting(f"OTEL_EXPORTER_OTLP_{what}_ENDPOINT: needed because DBOS_ENABLE_OTLP is true")
+    try:
+        _ = settings.resource_attributes
+    except ValueError:
+        raise BadSetting("OTEL_RESOURCE_ATTRIBUTES: it must be a list such as team=blue,region=north") from None
     return settings
 
 

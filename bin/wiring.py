@@ -8,31 +8,42 @@ from typing import NoReturn
 
 from psycopg.conninfo import make_conninfo
 
-from bin.database import DatabaseUnusable, create_if_missing
+from bin.database import DatabaseUnusable, connect, create_if_missing, require_schema
 from bin.logs import set_up_logs
 from bin.postgres import ensure
 from bin.postgres_programs import CannotRunPostgres
 from bin.settings import Settings, read_settings
 from bin.variables import BadSetting
+from steps.errors import InvalidInput, ProductError
 
 USAGE = 2  # exit code for a setting or an argument that is wrong
 FAILED = 1
 
 
 def run(command: Callable[[Settings], int]) -> NoReturn:
-    """Ends the process with the command's exit code. A known refusal is one line, without a traceback."""
+    """Ends the process with the command's exit code."""
     set_up_logs()
+    sys.exit(exit_code(lambda: command(read_settings(os.environ))))
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """The exit code of a command that was called now. A known refusal is one line, without a traceback."""
     try:
-        code = command(read_settings(os.environ))
-    except BadSetting as error:
+        try:
+            return command()
+        finally:
+            sys.stdout.flush()
+    except (BadSetting, InvalidInput) as error:
         complain(error)
-        code = USAGE
-    except (CannotRunPostgres, DatabaseUnusable) as error:
+        return USAGE
+    except (CannotRunPostgres, DatabaseUnusable, ProductError) as error:
         complain(error)
-        code = FAILED
+        return FAILED
     except KeyboardInterrupt:
-        code = 130
-    sys.exit(code)
+        return 130
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer has a place to go
+        return 141
 
 
 def complain(text: object) -> None:
@@ -45,6 +56,14 @@ def database_of(settings: Settings) -> str:
     if dsn is None:
         dsn = make_conninfo(ensure(settings.state_dir, bindir=settings.pg_bindir), dbname=settings.app_db_name)
     create_if_missing(dsn, maintenance_database=settings.system_db_name)
+    return dsn
+
+
+def migrated_database(settings: Settings) -> str:
+    """The same, once it is sure that this code's schema is in there. Raises DatabaseUnusable."""
+    dsn = database_of(settings)
+    with connect(dsn) as conn:
+        require_schema(conn)
     return dsn
 
 

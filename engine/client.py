@@ -445,10 +445,21 @@ class Engine:
         async with self._writing(conn, (hints.CHANNEL, hints.WORK)) as writing:
             return await control.fork(writing, id, start_step, new_id=new_id, version=version, queue=queue)
 
-    async def rewind(self, id: str, start_step: int, *, queue: str | None = None, conn: Connection | None = None) -> None:
-        """Forget the journal from start_step on and run again from there. Raises NoSuchWorkflow."""
+    async def rewind(
+        self,
+        id: str,
+        start_step: int,
+        *,
+        version: str | None = None,
+        queue: str | None = None,
+        conn: Connection | None = None,
+    ) -> None:
+        """Forget the journal from start_step on and run again from there, by workers of that version if one is given.
+
+        Raises NoSuchWorkflow.
+        """
         async with self._writing(conn, (hints.CHANNEL, f"x:{id}")) as writing:
-            await control.rewind(writing, id, start_step, queue=queue)
+            await control.rewind(writing, id, start_step, version=version, queue=queue)
 
     async def delete(self, *ids: str, conn: Connection | None = None) -> None:
         """Remove workflows and all that hangs on them."""

@@ -142,16 +142,18 @@ FORGET_OUTPUT: LiteralString = "delete from dbos.workflow_output where workflow_
 REWIND: LiteralString = """
 update dbos.workflow_status s
    set status = 'ENQUEUED', queue_name = coalesce(%(queue)s, s.queue_name, %(internal)s), owner_xid = null, executor_id = null,
-       output = null, error = null, recovery_attempts = 0, workflow_deadline_epoch_ms = null, deduplication_id = null,
+       application_version = coalesce(%(version)s, s.application_version), output = null, error = null, recovery_attempts = 0,
+       workflow_deadline_epoch_ms = null, deduplication_id = null,
        started_at_epoch_ms = null, completed_at = null, waits = null, wake_at_ms = null, updated_at = (select engine.now_ms())
  where s.workflow_uuid = %(id)s
 """
 
 
-async def rewind(conn: Connection, id: str, start_step: int, *, queue: str | None = None) -> None:
+async def rewind(conn: Connection, id: str, start_step: int, *, version: str | None = None, queue: str | None = None) -> None:
     """Forget the records from `start_step` on (1 forgets all) and run the workflow again from there, under its id.
 
-    Messages that the forgotten records had taken are in the mailbox again. Works in any state. Raises NoSuchWorkflow.
+    version: the application version whose workers take it from now on; as it was, if None. Messages that the forgotten records had
+    taken are in the mailbox again. Works in any state. Raises NoSuchWorkflow.
     """
     if await (await conn.execute(LOCK, (id,))).fetchone() is None:
         raise NoSuchWorkflow(id)
@@ -162,7 +164,7 @@ async def rewind(conn: Connection, id: str, start_step: int, *, queue: str | Non
     await conn.execute(FORGET_STREAMS, (id, start_step))
     await conn.execute(UNREAD_MAIL, (id, start_step))
     await conn.execute(FORGET_OUTPUT, (id,))
-    await conn.execute(REWIND, {"id": id, "queue": queue, "internal": INTERNAL_QUEUE})
+    await conn.execute(REWIND, {"id": id, "version": version, "queue": queue, "internal": INTERNAL_QUEUE})
 
 
 DELETE_PAYLOADS: LiteralString = "delete from dbos.workflow_input where workflow_uuid = any (%s)"

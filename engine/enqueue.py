@@ -19,6 +19,7 @@ from engine.pipeline import Pipeline, text_of
 BATCH = 500
 SENDERS = 2  # commits under way at once: while one waits for its fsync, another carries who came since
 TRY_AGAIN = frozenset({"40001", "40P01"})
+NOT_PREPARED = "26000"  # psycopg deallocates what a connection has prepared after a rollback of its own statements
 
 Row = dict[str, Any]
 Acquire = Callable[[], contextlib.AbstractAsyncContextManager[Connection]]
@@ -120,7 +121,10 @@ class Enqueuer:
         try:
             made = await self._insert(conn, batch)
         except psycopg.Error as error:
-            if error.sqlstate in TRY_AGAIN:
+            if error.sqlstate == NOT_PREPARED:
+                self._prepared.pop(conn, None)
+                await self._commit(conn, batch)
+            elif error.sqlstate in TRY_AGAIN:
                 await self._commit(conn, batch)
             elif len(batch) > 1 and not isinstance(error, psycopg.OperationalError):
                 for each in batch:

@@ -40,9 +40,11 @@ class Signature:
 
     def arguments(self, inputs: str | None, serialization: str | None) -> tuple[list[Any], dict[str, Any]]:
         """Recorded inputs as (args, kwargs) in their declared types. Raises UnreadablePayload."""
+        if inputs is not None and serialization is None and inputs.startswith('{"args":'):
+            serialization = codec.PORTABLE  # a client whose default it is starts what it schedules like this
         record: Any = codec.decode(inputs, serialization) or {}
-        positional: list[Any] = record.get("positionalArgs") or []
-        named: dict[str, Any] = record.get("namedArgs") or {}
+        positional: list[Any] = record.get("positionalArgs") or record.get("args") or []
+        named: dict[str, Any] = record.get("namedArgs") or record.get("kwargs") or {}
         args = [self._shaped(self._names[i] if i < len(self._names) else "", v) for i, v in enumerate(positional)]
         return args, {name: self._shaped(name, v) for name, v in named.items()}
 

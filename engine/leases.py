@@ -19,10 +19,15 @@ from engine.wakeups import look_again_for_all
 
 log = structlog.get_logger("engine.lease")
 
+# DBOS's clients look for an application's versions in its table; nothing of ours reads it.
 REGISTER: LiteralString = """
+with known as (
+    insert into dbos.application_versions (version_name)
+    select v.name from (values (%(version)s::text)) as v (name) where v.name is not null
+    on conflict do nothing)
 insert into engine.worker (id, lease_until_ms, started_at_ms, version, place)
-select %s, clock.now_ms + %s, clock.now_ms, %s, %s from (select engine.now_ms() as now_ms offset 0) clock
-returning started_at_ms
+select %(id)s, clock.now_ms + %(lease_ms)s, clock.now_ms, %(version)s, %(place)s
+  from (select engine.now_ms() as now_ms offset 0) clock
 """
 RENEW: LiteralString = """
 update engine.worker set lease_until_ms = (select engine.now_ms()) + %s where id = %s and not dead returning lease_until_ms
@@ -113,7 +118,8 @@ class Heartbeat:
         self._conn = self._connect()
         lease_ms = round(self._lease_s * 1000)
         asked = time.monotonic()
-        self._conn.execute(REGISTER, (self._worker_id, lease_ms, self._version, self._place))
+        given = {"id": self._worker_id, "lease_ms": lease_ms, "version": self._version, "place": self._place}
+        self._conn.execute(REGISTER, given)
         self.leased_until = asked + self._lease_s
         self._thread.start()
 

@@ -1,8 +1,10 @@
 """Cron schedules: each interval of each schedule starts one workflow, whichever worker notices, and after however long a pause.
 
-A schedule is a row of dbos.workflow_schedules. A firing enqueues the workflow under the id 'sched-<name>-<time>' and moves
+A schedule is a row of dbos.workflow_schedules. A firing enqueues the workflow under the id 'sched-<name>-<time in its zone>' and moves
 last_fired_at, in one transaction that holds the schedule's row; so an interval fires once. With automatic_backfill every interval
 missed meanwhile is started, otherwise only the latest.
+
+The table is also written by DBOS's client. Its schedules may name no queue, and their context may be a pickle, which is never loaded.
 """
 
 from collections.abc import Callable
@@ -14,16 +16,20 @@ import structlog
 from croniter import croniter
 
 from engine import codec
+from engine.control import INTERNAL_QUEUE
 from engine.entries import Connection
+from engine.errors import UnreadablePayload
 
 log = structlog.get_logger("engine.schedules")
 
 CATCH_UP = 1000  # intervals of one schedule started in one transaction
+#: How a client that pickles stores the context that nobody gave: None, in the two protocols of our day.
+NO_CONTEXT = ("gAROLg==", "gAVOLg==")
 
 ACTIVE: LiteralString = """
 select s.schedule_id, s.schedule_name, s.workflow_name, s.workflow_class_name, s.schedule, s.context, s.last_fired_at,
        s.automatic_backfill, s.cron_timezone, s.queue_name, (select engine.now_ms())
-  from dbos.workflow_schedules s where s.status = 'ACTIVE' and s.queue_name is not null
+  from dbos.workflow_schedules s where s.status = 'ACTIVE'
  order by s.schedule_id
 """
 LOCK: LiteralString = """
@@ -33,8 +39,8 @@ select s.last_fired_at from dbos.workflow_schedules s
 FIRE: LiteralString = """
 insert into dbos.workflow_status (workflow_uuid, status, name, class_name, inputs, queue_name, schedule_name, creator_xid,
                                   created_at, updated_at, serialization)
-select %(id)s, 'ENQUEUED', %(name)s, %(class_name)s, %(inputs)s, %(queue)s, %(schedule)s, %(id)s, clock.now_ms, clock.now_ms,
-       'portable_json'
+select %(id)s, 'ENQUEUED', %(name)s, %(class_name)s, %(inputs)s, coalesce(%(queue)s, %(internal)s), %(schedule)s, %(id)s,
+       clock.now_ms, clock.now_ms, %(serialization)s
   from (select engine.now_ms() as now_ms offset 0) clock
 on conflict do nothing
 """
@@ -55,8 +61,10 @@ on conflict (schedule_name) do update
 
 def check_cron(cron: str, timezone: str | None) -> None:
     """Raises ValueError with one sentence for a cron line or zone that cannot be read."""
-    if not croniter.is_valid(cron):
-        raise ValueError(f"{cron!r} is not a cron line; write five or six fields such as '*/5 * * * *'")
+    if not croniter.is_valid(cron, second_at_beginning=True):
+        raise ValueError(
+            f"{cron!r} is not a cron line; write five fields such as '*/5 * * * *', or six of which the first is seconds"
+        )
     if timezone is not None:
         try:
             ZoneInfo(timezone)
@@ -67,7 +75,7 @@ def check_cron(cron: str, timezone: str | None) -> None:
 def moments(cron: str, timezone: str | None, after: datetime, until: datetime) -> list[datetime]:
     """The schedule's times in (after, until], oldest first, UTC; at most CATCH_UP of them."""
     zone = ZoneInfo(timezone) if timezone else UTC
-    times = croniter(cron, after.astimezone(zone))
+    times = croniter(cron, after.astimezone(zone), second_at_beginning=True)
     found: list[datetime] = []
     while len(found) < CATCH_UP:
         at: datetime = times.get_next(datetime)
@@ -80,7 +88,8 @@ def moments(cron: str, timezone: str | None, after: datetime, until: datetime) -
 def latest(cron: str, timezone: str | None, after: datetime, until: datetime) -> list[datetime]:
     """The schedule's last time in (after, until], if there is one, UTC."""
     zone = ZoneInfo(timezone) if timezone else UTC
-    at: datetime = croniter(cron, (until + timedelta(milliseconds=1)).astimezone(zone)).get_prev(datetime)
+    moment = (until + timedelta(milliseconds=1)).astimezone(zone)
+    at: datetime = croniter(cron, moment, second_at_beginning=True).get_prev(datetime)
     return [at.astimezone(UTC)] if at > after else []
 
 
@@ -136,7 +145,25 @@ async def _fire(conn: Connection, row: tuple[Any, ...], schedule_id: str, now: d
         last = datetime.fromisoformat(locked[0]) if locked[0] else now
         due = (moments if backfill else latest)(cron, timezone, last, now)
         for at in due:
-            inputs = codec.encode({"positionalArgs": [at.isoformat(), codec.decode(context)], "namedArgs": {}})
-            given = {"id": f"sched-{name}-{at.isoformat()}", "name": workflow, "class_name": class_name}
-            await conn.execute(FIRE, given | {"inputs": inputs, "queue": queue, "schedule": name})
+            inputs, serialization = _inputs(at, context)
+            given = {
+                "id": f"sched-{name}-{at.astimezone(ZoneInfo(timezone) if timezone else UTC).isoformat()}",
+                "name": workflow,
+                "class_name": class_name,
+                "inputs": inputs,
+                "serialization": serialization,
+                "queue": queue,
+                "internal": INTERNAL_QUEUE,
+                "schedule": name,
+            }
+            await conn.execute(FIRE, given)
         await conn.execute(MOVE, ((due[-1] if due else now).isoformat(), schedule_id))
+
+
+def _inputs(at: datetime, context: str) -> tuple[str, str | None]:
+    """The arguments of a start and how they are stored. A context that only its writer can read is passed on: the run then says so."""
+    try:
+        given = None if context in NO_CONTEXT else codec.decode(context)
+    except UnreadablePayload:
+        return context, None
+    return codec.encode({"positionalArgs": [at.isoformat(), given], "namedArgs": {}}), codec.PORTABLE

@@ -5,6 +5,8 @@ Taking them back reads the ledger, not the plan. Each of the three is a step tha
 
 Two workers never touch a run's files at once: who does so holds the run's advisory lock, and looks under it whether the run may
 still go on. A run that is cancelled can take nothing back itself; the workflow RollbackRun does it in its place.
+
+A run and its forks work on the same files. Nobody takes back what another one of them still works with, or has succeeded with.
 """
 
 import asyncio
@@ -63,11 +65,16 @@ LEDGER: LiteralString = """
 """
 
 WORKSPACE_LOCK: LiteralString = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
-#: A fork that fails must not undo what its original achieved.
-FOR_GOOD = frozenset({"SUCCESS"})
-AT_WORK = frozenset({"ENQUEUED", "DELAYED", "PENDING"})
 
 ENGINE_STATUS: LiteralString = "select status from dbos.workflow_status where workflow_uuid = %s"
+
+IN_USE: LiteralString = """
+    with recursive execution (id, status) as (
+        select s.workflow_uuid, s.status from dbos.workflow_status s where s.workflow_uuid = %s
+         union
+        select f.workflow_uuid, f.status from execution e join dbos.workflow_status f on f.forked_from = e.id)
+    select exists (select from execution e where e.id <> %s and e.status in ('SUCCESS', 'ENQUEUED', 'DELAYED', 'PENDING'))
+"""
 
 
 @step(name="recordPreimages")
@@ -122,19 +129,15 @@ async def apply_patches(run: Run, plan: Plan) -> JsonObject:
 @step(name="rollBackPatches")
 async def roll_back_patches(run: Run) -> list[int]:
     """Bring the workspace back to what it was; the indexes of the patches taken back, last first."""
-    return await roll_back_ledger(run, unless=FOR_GOOD)
-
-
-@step(name="rollBackCancelled")
-async def roll_back_cancelled(run: Run) -> list[int]:
-    """The same for a run that was ended from outside, unless it has been resumed since."""
-    return await roll_back_ledger(run, unless=FOR_GOOD | AT_WORK)
+    return await roll_back_ledger(run, workflow_info().id)
 
 
 @workflow(name="RollbackRun")
 async def rollback_run(workflow_id: str) -> list[int]:
-    """Takes back the patches of a run that was cancelled or gave out before it could. The database enqueues it."""
-    return await roll_back_cancelled(await load_run(workflow_id))
+    """Takes back the patches of a run that was cancelled or gave out before it could, unless it was resumed meanwhile. The database
+    enqueues it.
+    """
+    return await roll_back_patches(await load_run(workflow_id))
 
 
 @patient
@@ -151,10 +154,10 @@ async def apply_ledger(run_id: str, workflow_id: str) -> list[LedgerRow]:
 
 
 @patient
-async def roll_back_ledger(run: Run, *, unless: frozenset[str]) -> list[int]:
-    """Take back every patch of the run that is in place, unless its own workflow has one of these statuses; inside a step."""
+async def roll_back_ledger(run: Run, me: str) -> list[int]:
+    """Take back every patch of the run that is in place, unless the run or a fork of it, other than `me`, needs them; inside a step."""
     async with files_of(run.run_id) as conn:
-        if await engine_status(conn, run.workflow_id) in unless:
+        if await in_use(conn, run.workflow_id, me):
             return []
         rows = await ledger(conn, run.run_id)
         indexes = await asyncio.to_thread(patches.roll_back, ports().workspace, rows)
@@ -174,6 +177,11 @@ async def files_of(run_id: str) -> AsyncGenerator[AsyncConnection[Any]]:
 
 async def ledger(conn: AsyncConnection[Any], run_id: str) -> list[LedgerRow]:
     return [LedgerRow(*row) for row in await (await conn.execute(LEDGER, (run_id,))).fetchall()]
+
+
+async def in_use(conn: AsyncConnection[Any], workflow_id: str, me: str) -> bool:
+    row = await (await conn.execute(IN_USE, (workflow_id, me))).fetchone()
+    return bool(row and row[0])
 
 
 async def engine_status(conn: AsyncConnection[Any], workflow_id: str) -> str | None:

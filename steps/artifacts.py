@@ -10,6 +10,7 @@ from engine import Rider, ride
 from steps.canonical import sha256_json
 from steps.contracts.base import JsonObject
 from steps.identity import artifact_uri
+from steps.run_record import is_fork_of
 
 Kind = Literal[
     "plan_card",
@@ -48,8 +49,10 @@ def ride_artifact(
     task_key: str = "",
     keep: bool = False,
 ) -> str:
-    """Ride an artifact's row; returns its URI. JSON goes in as {"json": …}, text as {"text": …}."""
+    """Ride an artifact's row, unless this is a fork; returns its URI. JSON goes in as {"json": …}, text as {"text": …}."""
     uri = artifact_uri(run_id, step_id, task_key, name)
+    if is_fork_of(run_id):
+        return uri
     row = {
         "run_id": run_id,
         "step_id": step_id,

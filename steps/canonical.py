@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 MAX_DEPTH = 200
+MAX_INPUT_DEPTH = 100  # what comes in is later part of something larger: a row, a request to an agent, an export
 _INT64 = 2**63 - 1  # what orjson writes itself
 _LARGEST_DOUBLE = int(sys.float_info.max)
 _COMPACT = 0
@@ -49,34 +50,34 @@ def sha256_text(text: str) -> str:
 
 
 def require_storable(value: Any) -> None:
-    """Refuses what PostgreSQL cannot hold in text or jsonb: NUL characters, lone surrogates, endless nesting.
+    """Refuses what PostgreSQL cannot hold in text or jsonb, NUL characters and lone surrogates, and nesting without end.
     Raises NotCanonical.
     """
-    encoded = _encode(value, _COMPACT)
+    encoded = _encode(value, _COMPACT, MAX_INPUT_DEPTH)
     # The escape also appears in text that spells it out ("\\u0000"), so a hit is only a reason to look
     # closer.
     if b"\\u0000" in encoded and _holds_nul(value):
         raise NotCanonical("text must not contain the NUL character (\\u0000); remove it")
 
 
-def _encode(value: Any, option: int) -> bytes:
+def _encode(value: Any, option: int, most_levels: int = MAX_DEPTH) -> bytes:
     try:
-        return orjson.dumps(_as_javascript(value), option=option)
+        return orjson.dumps(_as_javascript(value, most_levels, most_levels), option=option)
     except orjson.JSONEncodeError as error:
         raise NotCanonical(f"the value is not JSON: {error}") from None
 
 
-def _as_javascript(value: Any, depth: int = 0) -> Any:
-    """The value, with what orjson would write otherwise than JavaScript replaced."""
+def _as_javascript(value: Any, most_levels: int, left: int) -> Any:
+    """The value, with what orjson would write otherwise than JavaScript replaced. left: of the levels that it may have."""
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return value
-    if depth > MAX_DEPTH:
-        raise NotCanonical(f"the JSON is nested too deeply; keep it under {MAX_DEPTH} levels")
+    if left < 0:
+        raise NotCanonical(f"the JSON is nested too deeply; keep it under {most_levels} levels")
     if kind is dict:
-        return {key: _as_javascript(item, depth + 1) for key, item in value.items()}
+        return {key: _as_javascript(item, most_levels, left - 1) for key, item in value.items()}
     if kind is list or kind is tuple:
-        return [_as_javascript(item, depth + 1) for item in value]
+        return [_as_javascript(item, most_levels, left - 1) for item in value]
     if kind is int:
         return value if -_INT64 <= value <= _INT64 else orjson.Fragment(_integer_text(value))
     if kind is float:

@@ -21,7 +21,7 @@ from steps.execute_artifacts import ride_task_artifacts
 from steps.execute_task import MAX_ATTEMPTS, STEP, Task, TaskDone, execute_task
 from steps.ports import ports
 from steps.records import RECEIPT, Attempt, begin_step, finish_step
-from steps.run_record import Run
+from steps.run_record import Run, is_fork_of
 
 SANDBOX_QUEUE = "sbxQ"
 
@@ -70,8 +70,8 @@ async def run_tasks(run: Run, tasks: TaskList) -> list[TaskDone]:
     handles = [
         await start(
             execute_task,
-            Task(run.run_id, request, attempts_before=(tasks.attempt - 1) * MAX_ATTEMPTS),
-            id=child_id(request.taskKey, tasks.attempt),
+            Task(run.run_id, request, (tasks.attempt - 1) * MAX_ATTEMPTS, record_key(run, request.taskKey)),
+            id=child_id(record_key(run, request.taskKey), tasks.attempt),
             queue=SANDBOX_QUEUE,
             partition=run.partition,
             priority=workflow_info().priority,
@@ -88,6 +88,11 @@ async def run_tasks(run: Run, tasks: TaskList) -> list[TaskDone]:
             raise outcome
         done.append(outcome)
     return done
+
+
+def record_key(run: Run, task_key: str) -> str:
+    """The task's key in the records. A fork runs its tasks itself, so that no cancel of one reaches the other."""
+    return f"{task_key}:{workflow_info().id}" if is_fork_of(run.run_id) else task_key
 
 
 def child_id(task_key: str, attempt: int) -> str:
@@ -170,9 +175,11 @@ async def record_execution(run: Run, decision: OCOutput, done: list[TaskDone]) -
     merged = merge(indexed)
     output = compact(merged)
     finish_step(run, STEP, attempt, output)
-    # A fork shows its original's results; the effect behind them has its receipt already.
-    if merged.errCode == "NONE" and workflow_info().id == run.workflow_id:
-        ride_receipt(run, attempt, compact(decision), output)
+    if merged.errCode == "NONE":
+        if attempt.rolled_back:  # by a cancel while the tasks were running
+            await apply_ledger(run.run_id, workflow_info().id)
+        if not is_fork_of(run.run_id):
+            ride_receipt(run, attempt, compact(decision), output)
     return merged.errCode
 
 

@@ -16,11 +16,14 @@ MAX_ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A command to run for a run's execute step. attempts_before: how often earlier tries of the run made it."""
+    """A command to run for a run's execute step. attempts_before: how often earlier tries of the run made it; key: under which its
+    attempts are recorded.
+    """
 
     run_id: str
     request: SBXReq
     attempts_before: int
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ async def run_in_sandbox(task: Task) -> TaskDone:
     row = {
         "run_id": task.run_id,
         "step_id": STEP,
-        "task_key": task.request.taskKey,
+        "task_key": task.key,
         "attempt": attempt,
         "provider": sandbox.provider,
         "request": compact(task.request),

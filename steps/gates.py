@@ -5,37 +5,26 @@ and decision events that say how it went. Each of these is one journaled call of
 resumes at the next: no second prompt, no lost reply. While it waits, the run is a row.
 
 The gate's key names the run, the step, the purpose and the run's attempt; a retry therefore asks again, under a new key. A plan
-that was approved stays approved (app.plan_approvals), whether before its gate opened or in an earlier attempt.
+that was approved by one person stays approved (app.plan_approvals), whether before its gate opened or in an earlier attempt; one
+that needs two is asked about again.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, LiteralString, cast
 
-from engine import (
-    TerminalError,
-    gather,
-    now,
-    recv,
-    ride,
-    send,
-    set_event,
-    start,
-    step,
-    workflow,
-    workflow_info,
-)
+from engine import TerminalError, gather, now, recv, ride, send, set_event, step, workflow_info
 from steps import identity
 from steps.apply import apply_ledger
-from steps.artifacts import ASIDE, ride_artifact
 from steps.contracts.base import JsonObject
+from steps.contracts.gate import Origin
 from steps.decisions import Decision, decision_of, rationale_of
+from steps.escalation import escalate
 from steps.ports import ports
 from steps.progress import enter
-from steps.records import GATE_RESOLVED, HUMAN_GATE, PLAN_APPROVAL
+from steps.records import GATE_RESOLVED, HUMAN_GATE, HUMAN_INTERACTION, PLAN_APPROVAL, ride_status
 from steps.run_record import Run
+from steps.times import epoch_ms
 
-CONTROL_QUEUE = "controlQ"
 ABI = 1
 
 APPROVAL_FORM: JsonObject = {
@@ -57,6 +46,10 @@ class Question:
     purpose: str
     form: JsonObject
     approves: bool
+
+    @property
+    def next_action(self) -> str | None:
+        return "APPROVE_PLAN" if self.approves else None
 
 
 ASK_USER = Question("CompileST", "ask-user", ANSWER_FORM, approves=False)
@@ -94,8 +87,8 @@ async def ask_user(run: Run) -> str | None:
 
 
 async def approve_plan(run: Run) -> None:
-    """Wait until the plan is approved, at one gate or at two side by side. Fails the run on the first no."""
-    await enter("waiting_input", next_action="APPROVE_PLAN")
+    """Wait until the plan is approved, at one gate or at two side by side. Fails the run unless every answer is a yes."""
+    await enter("waiting_input", next_action=APPROVE_PLAN.next_action)
     questions = PARALLEL if run.asks.parallel_approvals else (APPROVE_PLAN,)
     for _, decision in await gather(*(ask(run, question) for question in questions)):
         if not decision.yes:
@@ -111,15 +104,32 @@ async def ask(run: Run, question: Question) -> tuple[JsonObject | None, Decision
     gate = await open_gate(run, question)
     await set_event(identity.prompt_event(gate.key), prompt(gate, question))
     if gate.approved_before:
-        key = identity.pre_approval_dedupe_key(run.workflow_id, gate.key)
-        await send(workflow_info().id, APPROVED_BEFORE, gate.topic, key=key)
+        await answer_oneself(run, gate)
     message: Any = await recv(gate.topic, timeout_s=gate.ttl_s)
     at_ms = epoch_ms(await now())
-    ride(GATE_RESOLVED, {"run_id": run.run_id, "gate_key": gate.key, "at_ms": at_ms})
+    resolved = {"workflow_id": workflow_info().id, "run_id": run.run_id, "gate_key": gate.key, "at_ms": at_ms}
+    ride(GATE_RESOLVED, resolved)
     if message is None:
         return None, await nobody_answered(run, question, gate, at_ms)
     reply = cast(JsonObject, message if isinstance(message, dict) else {"value": message})
     return reply, await answered(run, question, gate, reply, at_ms)
+
+
+async def answer_oneself(run: Run, gate: Gate) -> None:
+    """Pass the gate of a plan that was approved before it opened, by an answer like any other: recorded, then sent."""
+    key = identity.pre_approval_dedupe_key(run.workflow_id, gate.key)
+    interaction = {
+        "workflow_id": workflow_info().id,
+        "run_id": run.run_id,
+        "gate_key": gate.key,
+        "topic": gate.topic,
+        "dedupe_key": key,
+        "payload_hash": identity.payload_hash(APPROVED_BEFORE),
+        "payload": APPROVED_BEFORE,
+        "origin": APPROVED_BEFORE_ORIGIN,
+    }
+    ride(HUMAN_INTERACTION, interaction)
+    await send(workflow_info().id, APPROVED_BEFORE, gate.topic, key=key)
 
 
 async def answered(run: Run, question: Question, gate: Gate, reply: JsonObject, at_ms: int) -> Decision:
@@ -139,16 +149,7 @@ async def nobody_answered(run: Run, question: Question, gate: Gate, at_ms: int) 
     result = {"schemaVersion": ABI, "state": "TIMED_OUT", "payload": None, "payloadHash": None, "at": at_ms}
     await set_event(identity.result_event(gate.key), result)
     await set_event(identity.audit_event(gate.key), audit("TIMED_OUT", None, "TTL expired", at_ms))
-    escalation = identity.escalation_id(run.workflow_id, gate.key)
-    await start(
-        escalate_timeout,
-        run.run_id,
-        gate.key,
-        at_ms,
-        id=escalation,
-        queue=CONTROL_QUEUE,
-        partition=run.partition,
-    )
+    await escalate(run, gate.key, at_ms)
     if question.approves:
         await decide_gate(run, question, gate, decision, at_ms, by=None)
     return decision
@@ -156,8 +157,8 @@ async def nobody_answered(run: Run, question: Question, gate: Gate, at_ms: int) 
 
 async def decide_gate(run: Run, question: Question, gate: Gate, decision: Decision, at_ms: int, *, by: str | None) -> None:
     if decision.yes and question is APPROVE_PLAN:
-        row = {"run_id": run.run_id, "approved_by": by or "gate-reply", "notes": decision.rationale}
-        ride(PLAN_APPROVAL, row)
+        approval = {"approved_by": by or "gate-reply", "notes": decision.rationale}
+        ride(PLAN_APPROVAL, {"workflow_id": workflow_info().id, "run_id": run.run_id, **approval})
     payload = None if decision.rationale is None else {"rationale": decision.rationale}
     value = {"schemaVersion": ABI, "decision": decision.word, "payload": payload, "at": at_ms}
     await set_event(identity.decision_event(gate.key), value)
@@ -198,6 +199,7 @@ async def open_gate(run: Run, question: Question) -> Gate:
     ride(
         HUMAN_GATE,
         {
+            "workflow_id": workflow_info().id,
             "run_id": run.run_id,
             "gate_key": gate.key,
             "topic": gate.topic,
@@ -205,6 +207,8 @@ async def open_gate(run: Run, question: Question) -> Gate:
             "deadline_at_ms": gate.deadline_at_ms,
         },
     )
+    # Said again, since a run that was cancelled and resumed just before its gate replays what it said first without writing it.
+    ride_status("waiting_input", question.next_action)
     return gate
 
 
@@ -214,6 +218,7 @@ APPROVED_BEFORE: JsonObject = {
     "rationale": "legacy-approved",
     "actor": "legacy-plan-approvals",
 }
+APPROVED_BEFORE_ORIGIN: Origin = "legacy-approve"
 
 
 def prompt(gate: Gate, question: Question) -> JsonObject:
@@ -230,28 +235,3 @@ def prompt(gate: Gate, question: Question) -> JsonObject:
 
 def audit(event: str, actor: str | None, reason: str | None, at_ms: int) -> JsonObject:
     return {"schemaVersion": ABI, "event": event, "actor": actor, "reason": reason, "at": at_ms}
-
-
-def epoch_ms(at: datetime) -> int:
-    return round(at.timestamp() * 1000)
-
-
-@workflow(name="EscalateTimeout")
-async def escalate_timeout(run_id: str, gate_key: str, at_ms: int) -> str:
-    """Leaves word that a gate found nobody; once a gate, since its id is the gate's."""
-    return await record_escalation(run_id, gate_key, at_ms)
-
-
-@step(name="recordEscalation")
-async def record_escalation(run_id: str, gate_key: str, at_ms: int) -> str:
-    note: dict[str, Any] = {"event": "TIMEOUT_ESCALATION", "gateKey": gate_key, "at": at_ms}
-    return ride_artifact(
-        run_id,
-        "EscalateTimeout",
-        "ops",
-        "escalation.json",
-        {"json": note},
-        idx=ASIDE,
-        attempt=1,
-        task_key=gate_key,
-    )

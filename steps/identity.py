@@ -28,6 +28,11 @@ def legacy_intent_id(token: str) -> str:
     return f"it_{token}"
 
 
+def seeded_token(seed: int, number: int) -> str:
+    """16 hex digits that follow from the seed, another one for each number."""
+    return sha256_json({"seed": seed, "number": number})[:16]
+
+
 def run_id(workflow_id: str) -> str:
     return f"run_{sha256_json({'workflowId': workflow_id})[:32]}"
 
@@ -105,10 +110,6 @@ def task_key(workflow_id: str, run_id: str, *, cmd: str, template_key: str, temp
 
 def escalation_id(workflow_id: str, gate_key: str) -> str:
     return f"esc:{workflow_id}:{gate_key}"
-
-
-def repair_id(run_id: str, retry: int) -> str:
-    return f"repair-{run_id}-{retry}"
 
 
 def fixture_workflow_id(recipe_id: str, recipe_v: str, fixture_id: str) -> str:

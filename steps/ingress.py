@@ -15,17 +15,16 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
 from engine import DuplicateWork, Engine
-from steps import identity, recipes
+from steps import identity, recipes, tracing
 from steps.canonical import canonical_json
 from steps.contracts.base import JsonObject
 from steps.contracts.intent import Intent, RunRequest, RunStartRequest
 from steps.errors import Conflict, NotFound, QueuePolicyError, RunIdentityConflict
 from steps.policy import Placement, QueueRules, place
+from steps.run_record import WORKFLOW_CLASS, WORKFLOW_NAME
 
 Connection = AsyncConnection[Any]
 
-WORKFLOW_NAME = "RunIntent"
-WORKFLOW_CLASS = "IntentWorkflow"
 DEFAULT_RECIPE = "compile-default"
 
 
@@ -102,20 +101,32 @@ async def start_run(engine: Engine, request: RunStartRequest, rules: QueueRules,
     version: the application version whose workers shall run it; None for any. Raises InvalidInput,
     QueuePolicyError, NotFound, Conflict or RunIdentityConflict, and then nothing is written.
     """
-    async with engine.transaction() as conn:
+    async with engine.pool.connection() as conn:
         start = _compiled(await recipes.get_version(conn, request.recipeRef), request, rules)
         return await _begin(engine, conn, start, version)
 
 
 INSERT_INTENT = "insert into app.intents (id, goal, payload) values (%s, %s, %s::jsonb)"
+NEXT_INTENT = "select nextval('app.intent_seq')"
 
 
-async def create_intent(engine: Engine, intent: Intent, *, token: str | None = None) -> str:
-    """Stores an intent on its own, to be started later by its id, which is returned. `token`: 16 hex digits."""
-    intent_id = identity.legacy_intent_id(token or secrets.token_hex(8))
-    async with engine.transaction() as conn:
+async def create_intent(engine: Engine, intent: Intent, *, seed: int | None = None) -> str:
+    """Stores an intent on its own, to be started later by its id, which is returned.
+
+    seed: ids follow from it and from how many the database has seen, so that they are the same in every run of a test and never
+    come twice; without one they are random.
+    """
+    async with engine.pool.connection() as conn:
+        token = secrets.token_hex(8) if seed is None else await _seeded_token(conn, seed)
+        intent_id = identity.legacy_intent_id(token)
         await conn.execute(INSERT_INTENT, (intent_id, intent.goal, canonical_json(intent.document())))
     return intent_id
+
+
+async def _seeded_token(conn: Connection, seed: int) -> str:
+    number = await (await conn.execute(NEXT_INTENT)).fetchone()
+    assert number is not None
+    return identity.seeded_token(seed, number[0])
 
 
 async def start_intent(
@@ -125,7 +136,7 @@ async def start_intent(
 
     The limits are those of the recipe that the options name, without any version being pinned.
     """
-    async with engine.transaction() as conn:
+    async with engine.pool.connection() as conn:
         name = options.recipeName or DEFAULT_RECIPE
         limits = await recipes.limits_by_name(conn, name, options.recipeVersion)
         if limits is None:
@@ -141,10 +152,13 @@ async def start_intent(
 
 
 async def _begin(engine: Engine, conn: Connection, start: _Start, version: str | None) -> StartedRun:
-    run = await _insert(conn, start)
-    if run is None:
-        return StartedRun(await _replayed(conn, start), is_replay=True)
-    await _enqueue(engine, conn, start, version)
+    """The run, its intent and its workflow in one commit; nothing of them when the engine refuses."""
+    async with conn.transaction():
+        run = await _insert(conn, start)
+        if run is None:
+            return StartedRun(await _replayed(conn, start), is_replay=True)
+        await _enqueue(engine, conn, start, version)
+    engine.hint()
     return StartedRun(run, is_replay=False)
 
 
@@ -260,6 +274,7 @@ async def _enqueue(engine: Engine, conn: Connection, start: _Start, version: str
             dedup_id=placement.dedup_id,
             timeout_s=None if placement.timeout_ms is None else placement.timeout_ms / 1000,
             version=version,
+            attributes=tracing.attributes_of(start.workflow_id, start.options.traceId),
             conn=conn,
         )
     except DuplicateWork as error:

@@ -12,6 +12,7 @@ from steps.contracts.intent import Budget, QueueName, RunRequest, Workload
 from steps.errors import QueuePolicyError
 
 PARENT_QUEUE = "intentQ"
+PARENTS_QUEUES = frozenset({PARENT_QUEUE, "sbxQ"})
 QUEUES: tuple[str, ...] = get_args(QueueName)
 _LANE_PRIORITY: Mapping[str, int] = {"interactive": 1, "batch": 1000}
 
@@ -117,7 +118,8 @@ def _check_blanks(request: RunRequest) -> None:
 
 def _partition(request: RunRequest, queue: str, rules: QueueRules, is_parent: bool) -> str | None:
     partition = request.queuePartitionKey
-    needed = queue in rules.partitioned or (is_parent and PARENT_QUEUE in rules.partitioned)
+    # A parent's tasks go into their queue under the parent's key.
+    needed = queue in rules.partitioned or (is_parent and bool(PARENTS_QUEUES & rules.partitioned))
     if needed and (partition is None or not partition.strip()):
         parent = "true" if is_parent else "false"
         raise QueuePolicyError(f"queuePartitionKey is required for partitioned operations (queue: {queue}, isParent: {parent})")

@@ -6,14 +6,15 @@ again and may not differ from it.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import LiteralString
 
 from engine import Rider, TerminalError, ride, workflow_info
+from steps import tracing
 from steps.canonical import canonical_json
 from steps.contracts.base import JsonObject
 from steps.ports import ports
-from steps.run_record import Run
+from steps.run_record import Run, is_fork_of
+from steps.times import iso_of, moment_of
 
 # A fork works on its original's run without being it, so only the workflow that the row names may move it.
 RUN_STATUS = Rider("""
@@ -31,31 +32,44 @@ LAST_STEP = Rider("""
 """)
 
 RUN_STEP = Rider("""
-    insert into app.run_steps (run_id, step_id, attempt, phase, output, trace_id, started_at, finished_at)
-    select n.run_id, n.step_id, n.attempt, n.phase, n.output, n.trace_id, n.started_at, clock_timestamp()
+    insert into app.run_steps (run_id, step_id, attempt, phase, output, trace_id, span_id, started_at, finished_at)
+    select n.run_id, n.step_id, n.attempt, n.phase, n.output, n.trace_id, n.span_id, n.started_at, clock_timestamp()
       from json_to_recordset(%s) as n (run_id text, step_id text, attempt int, phase text, output jsonb, trace_id text,
-                                       started_at timestamptz)
+                                       span_id text, started_at timestamptz)
     on conflict do nothing
 """)
 
 HUMAN_GATE = Rider("""
     insert into app.human_gates (run_id, gate_key, topic, created_at, deadline_at)
     select n.run_id, n.gate_key, n.topic, to_timestamp(n.created_at_ms / 1000.0), to_timestamp(n.deadline_at_ms / 1000.0)
-      from json_to_recordset(%s) as n (run_id text, gate_key text, topic text, created_at_ms bigint, deadline_at_ms bigint)
+      from json_to_recordset(%s) as n (workflow_id text, run_id text, gate_key text, topic text, created_at_ms bigint,
+                                       deadline_at_ms bigint)
+      join app.runs r on r.id = n.run_id and r.workflow_id = n.workflow_id
     on conflict do nothing
 """)
 
 GATE_RESOLVED = Rider("""
     update app.human_gates g
        set resolved_at = to_timestamp(n.at_ms / 1000.0)
-      from json_to_recordset(%s) as n (run_id text, gate_key text, at_ms bigint)
+      from json_to_recordset(%s) as n (workflow_id text, run_id text, gate_key text, at_ms bigint)
+      join app.runs r on r.id = n.run_id and r.workflow_id = n.workflow_id
      where g.run_id = n.run_id and g.gate_key = n.gate_key and g.resolved_at is null
 """)
 
 PLAN_APPROVAL = Rider("""
     insert into app.plan_approvals (run_id, approved_by, notes)
     select n.run_id, n.approved_by, n.notes
-      from json_to_recordset(%s) as n (run_id text, approved_by text, notes text)
+      from json_to_recordset(%s) as n (workflow_id text, run_id text, approved_by text, notes text)
+      join app.runs r on r.id = n.run_id and r.workflow_id = n.workflow_id
+    on conflict do nothing
+""")
+
+HUMAN_INTERACTION = Rider("""
+    insert into app.human_interactions (workflow_id, run_id, gate_key, topic, dedupe_key, payload_hash, payload, origin)
+    select n.workflow_id, n.run_id, n.gate_key, n.topic, n.dedupe_key, n.payload_hash, n.payload, n.origin
+      from json_to_recordset(%s) as n (workflow_id text, run_id text, gate_key text, topic text, dedupe_key text,
+                                       payload_hash text, payload jsonb, origin text)
+      join app.runs r on r.id = n.run_id and r.workflow_id = n.workflow_id
     on conflict do nothing
 """)
 
@@ -115,10 +129,12 @@ async def begin_step(run: Run, step_id: str) -> Attempt:
 
 
 def finish_step(run: Run, step_id: str, attempt: Attempt, output: JsonObject) -> JsonObject:
-    """Ride the step's row; returns it, with the attempt in it. Raises a determinism violation for one that differs from its
-    record.
+    """Ride the step's row, unless this is a fork; returns it, with the attempt in it. Raises a determinism violation for one that
+    differs from its record.
     """
     output = output | {"attempt": attempt.number}
+    if is_fork_of(run.run_id):
+        return output
     if attempt.recorded is not None and canonical_json(attempt.recorded) != canonical_json(output):
         raise TerminalError(
             f"Determinism violation in {step_id} of {run.run_id}: attempt {attempt.number} is recorded with another output",
@@ -132,8 +148,9 @@ def finish_step(run: Run, step_id: str, attempt: Attempt, output: JsonObject) ->
             "attempt": attempt.number,
             "phase": PHASES[step_id],
             "output": output,
-            "trace_id": run.trace_id,
-            "started_at": iso_of(attempt.started_at_ms),
+            "trace_id": tracing.trace_id(run.workflow_id, run.trace_id),
+            "span_id": tracing.span_of_this_step(),
+            "started_at": iso_of(moment_of(attempt.started_at_ms)),
         },
     )
     ride(LAST_STEP, {"workflow_id": workflow_info().id, "last_step": step_id})
@@ -143,7 +160,3 @@ def finish_step(run: Run, step_id: str, attempt: Attempt, output: JsonObject) ->
 def ride_status(status: str, next_action: str | None = None) -> None:
     """Ride the status of this workflow's run. Follow it with a journaled call, so that it rides once."""
     ride(RUN_STATUS, {"workflow_id": workflow_info().id, "status": status, "next_action": next_action})
-
-
-def iso_of(epoch_ms: int) -> str:
-    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat()

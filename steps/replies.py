@@ -17,6 +17,7 @@ from engine import Engine, NoSuchWorkflow
 from steps.contracts.base import JsonObject
 from steps.contracts.gate import ExternalEvent, GateReply
 from steps.errors import Conflict, NotFound
+from steps.forks import tell
 from steps.identity import human_topic, payload_hash, send_key
 
 #: A run that the engine ended no longer waits, whatever its own row still says.
@@ -25,10 +26,7 @@ GATE: LiteralString = """
     select r.id as run_id, r.workflow_id, r.status as run_status, g.topic,
            coalesce(s.status in ('SUCCESS', 'ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED'), false)
                as ended,
-           exists (select
-                     from dbos.workflow_events e
-                    where e.workflow_uuid = r.workflow_id and e.key = 'ui:' || g.gate_key || ':result')
-               as settled
+           g.resolved_at is not null as settled
       from app.runs r
       left join app.human_gates g on g.run_id = r.id and g.gate_key = %(gate)s
       left join dbos.workflow_status s on s.workflow_uuid = r.workflow_id
@@ -100,13 +98,8 @@ async def record_answer(engine: Engine, answer: Answer) -> bool:
             # Another transaction took the key meanwhile, and has committed: its row is visible now.
             return await _was_recorded(conn, gate, answer)
         try:
-            await engine.send(
-                gate.workflow_id,
-                answer.payload,
-                topic=answer.topic,
-                key=send_key(answer.topic, answer.dedupe_key),
-                conn=conn,
-            )
+            key = send_key(answer.topic, answer.dedupe_key)
+            await tell(engine, conn, gate.workflow_id, answer.payload, topic=answer.topic, key=key)
         except NoSuchWorkflow as error:
             raise NotFound(f"workflow not found: {gate.workflow_id}") from error
     return False

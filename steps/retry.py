@@ -5,7 +5,7 @@ up to there and goes on. It counts as a new attempt, so its gates, rows and task
 approved.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import LiteralString
 
@@ -18,7 +18,10 @@ from steps.records import PHASES
 STEPS = tuple(PHASES)
 RETRYABLE_STATUS = ("failed", "retries_exceeded")
 
-# The engine's row is locked before the product's, as everywhere.
+#: Where the work for a step begins, if not right behind the step before: an answer that a person gave in between is not asked for again.
+BEGINNINGS: Mapping[str, frozenset[str]] = {"ApplyPatchST": frozenset({"recordPreimages", "ApplyPatchST"})}
+
+# The engine's row is locked before the product's, as everywhere. The product's is locked against approvals that are on their way.
 LOCK_WORKFLOW: LiteralString = """
     select s.workflow_uuid
       from dbos.workflow_status s
@@ -33,11 +36,16 @@ RUN: LiteralString = """
            array(select distinct t.step_id from app.run_steps t where t.run_id = r.id) as done
       from app.runs r
      where r.workflow_id = %s
+       for update of r
 """
 REOPEN: LiteralString = """
     update app.runs
        set status = 'repairing', retry_count = retry_count + 1, next_action = 'NONE', error = null, updated_at = now()
      where id = %s
+"""
+#: A question that the rewind forgets is asked again under another key; nobody should answer the old one.
+WITHDRAW_GATES: LiteralString = """
+    update app.human_gates set resolved_at = now() where run_id = %s and resolved_at is null
 """
 
 
@@ -57,16 +65,20 @@ class _Failed:
     done: list[str]
 
 
-async def retry_run(engine: Engine, id: str) -> Retry:
-    """Try a failed run again; `id` is its run or workflow id. Raises NotFound, or Conflict for a run that has not failed."""
+async def retry_run(engine: Engine, id: str, *, version: str | None = None) -> Retry:
+    """Try a failed run again; `id` is its run or workflow id. Raises NotFound, or Conflict for a run that has not failed.
+
+    version: the application version whose workers shall take it, since those that it was started for may be gone.
+    """
     async with engine.transaction() as conn:
         run = await _locked(conn, id)
         if run.status not in RETRYABLE_STATUS:
             raise Conflict(f"cannot retry run in status {run.status}", run_status=run.status)
         from_step = first_missing(run.done)
         records = await engine.steps(run.workflow_id, conn=conn)
-        await engine.rewind(run.workflow_id, first_record_of(from_step, records), conn=conn)
+        await engine.rewind(run.workflow_id, first_record_of(from_step, records), version=version, conn=conn)
         await conn.execute(REOPEN, (run.run_id,))
+        await conn.execute(WITHDRAW_GATES, (run.run_id,))
     return Retry(run.run_id, from_step)
 
 
@@ -87,6 +99,9 @@ def first_missing(done: Iterable[str]) -> str:
 
 
 def first_record_of(step: str, records: Iterable[StepRecord]) -> int:
-    """The journal's number behind the last record of the step before, where the work for this step begins."""
+    """The journal's number of the first record that this step's work is to write anew."""
+    records = list(records)
     before = STEPS[: STEPS.index(step)]
-    return 1 + max((r.function_id for r in records if r.name in before and r.error is None), default=0)
+    behind = 1 + max((r.function_id for r in records if r.name in before and r.error is None), default=0)
+    begun = (r.function_id for r in records if r.name in BEGINNINGS.get(step, ()) and r.function_id >= behind)
+    return min(begun, default=behind)

@@ -15,10 +15,10 @@ from steps.decide import decide
 from steps.execute import execute
 from steps.gates import approve_plan, ask_user
 from steps.progress import enter, leave
-from steps.run_record import Run, load_run
+from steps.run_record import WORKFLOW_CLASS, WORKFLOW_NAME, Run, load_run
 
 
-@workflow(name="RunIntent", class_name="IntentWorkflow", max_recovery_attempts=10)
+@workflow(name=WORKFLOW_NAME, class_name=WORKFLOW_CLASS, max_recovery_attempts=10)
 async def run_intent(workflow_id: str) -> JsonObject:
     """One intent, from plan to result."""
     run = await load_run(workflow_id)

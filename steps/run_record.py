@@ -8,12 +8,15 @@ that and on nothing else.
 from dataclasses import dataclass
 from typing import LiteralString, cast
 
-from engine import TerminalError, step
+from engine import TerminalError, step, workflow_info
+from steps import identity
 from steps.contracts.base import JsonObject, parse
 from steps.contracts.intent import Budget, Intent
 from steps.errors import InvalidInput
 from steps.ports import ports
 
+WORKFLOW_NAME = "RunIntent"
+WORKFLOW_CLASS = "IntentWorkflow"
 MAX_GATE_S = 86_400
 
 ASK_USER = ("askUser", "ask_user", "waitForHumanInput")
@@ -96,6 +99,14 @@ async def load_run(workflow_id: str) -> Run:
         partition=row.queue_partition_key,
         trace_id=row.trace_id,
     )
+
+
+def is_fork_of(run_id: str) -> bool:
+    """Whether this code runs in a fork of the run's workflow. A fork works on the run's data, with the run's answers, but what it
+    makes of them stands in its own journal: the run's record is written by the run's own workflow.
+    """
+    info = workflow_info()
+    return info.name == WORKFLOW_NAME and identity.run_id(info.id) != run_id
 
 
 def recipe_of(row: _Row) -> Recipe | None:

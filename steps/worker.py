@@ -10,17 +10,18 @@ from typing import Any
 from engine import Workflow
 from steps.apply import rollback_run
 from steps.crashdemo import crash_demo
+from steps.escalation import escalate_timeout
 from steps.execute_task import execute_task
-from steps.gates import escalate_timeout
 from steps.ports import Limits, Ports, configure
 from steps.run import run_intent
+from steps.timers import scheduled_ops, slow_step, time_workflow
 
 #: How many workflows one worker holds at the same time, by queue.
 QUEUES: Mapping[str, int] = {"intentQ": 50, "sbxQ": 100, "controlQ": 20, "compileQ": 10}
 
 
 def workflows() -> list[Workflow[Any, Any]]:
-    return [run_intent, execute_task, escalate_timeout, rollback_run, crash_demo]
+    return [run_intent, execute_task, escalate_timeout, rollback_run, crash_demo, slow_step, time_workflow, scheduled_ops]
 
 
 __all__ = ["QUEUES", "Limits", "Ports", "configure", "workflows"]

@@ -1,17 +1,14 @@
 """bin/api: the front door alone. It starts runs and reads them; workers execute them. Serves PORT, and ADMIN_PORT for operators."""
 
-from bin.database import connect, require_schema
 from bin.roles import Role, serve_until_stopped
 from bin.serving import address_of, listen, listen_nearby
 from bin.settings import Settings
-from bin.wiring import database_of, run
+from bin.wiring import migrated_database, run
 
 
 def main(settings: Settings) -> int:
     door = listen("PORT", settings.listen_host, settings.port)
-    dsn = database_of(settings)
-    with connect(dsn) as conn:
-        require_schema(conn)
+    dsn = migrated_database(settings)
     role = Role("api", listen_nearby(settings.listen_host, settings.admin_port), door)
 
     def up() -> None:

@@ -33,6 +33,7 @@ from typing import Any, LiteralString
 import httpx
 import psycopg
 
+from bin import evidence
 from bin.database import connect, migrate
 from bin.service import ServiceFailed, ServiceProcess
 from bin.settings import Settings
@@ -201,6 +202,15 @@ class Drill:
 
 def main(settings: Settings) -> int:
     asked = read_arguments(sys.argv[1:])
+    with evidence.tile(settings, "pf-crashdemo") as claim:
+        code, logs = kill_and_count(settings, asked)
+        refs = [f"run:bin/crashdemo --rounds {asked.rounds} --seed {asked.seed} --at {asked.at or 'each'}", f"file:{logs}"]
+        claim.decide("not every round was exact" if code else "", refs)
+    return code
+
+
+def kill_and_count(settings: Settings, asked: argparse.Namespace) -> tuple[int, Path]:
+    """The exit code, and where the logs are."""
     dsn = database_of(settings)  # held until we end, so that an embedded server survives all of its workers
     with connect(dsn, autocommit=True) as conn:
         migrate(conn)
@@ -214,10 +224,10 @@ def main(settings: Settings) -> int:
             worker.start()
             with httpx.Client(base_url=api.url(), timeout=30) as http:
                 drill = Drill(api, worker, http, conn, dsn, random.Random(asked.seed), asked.sleep_ms)
-                return play(drill, asked, name, logs)
+                return play(drill, asked, name, logs), logs
         except ServiceFailed as error:
             complain(error)
-            return FAILED
+            return FAILED, logs
         finally:
             worker.stop()
             api.stop()

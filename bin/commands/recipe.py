@@ -20,29 +20,21 @@ from typing import Any
 import orjson
 from psycopg import AsyncConnection
 
-from bin.database import connect, require_schema
 from bin.settings import Settings
-from bin.wiring import FAILED, USAGE, complain, database_of, run
+from bin.wiring import migrated_database, run
 from steps import recipes
 from steps.contracts.base import parse
 from steps.contracts.intent import RecipeRef
 from steps.contracts.recipe import RecipeBundle
-from steps.errors import InvalidInput, ProductError
+from steps.errors import InvalidInput
 
 Connection = AsyncConnection[Any]
 Command = Callable[[Connection], Awaitable[str]]
 
 
 def main(settings: Settings) -> int:
-    try:
-        command = read_arguments(sys.argv[1:])
-        dsn = database_of(settings)
-        with connect(dsn) as conn:
-            require_schema(conn)
-        print(asyncio.run(carry_out(dsn, command)))
-    except ProductError as error:
-        complain(error.message)
-        return USAGE if isinstance(error, InvalidInput) else FAILED
+    command = read_arguments(sys.argv[1:])
+    print(asyncio.run(carry_out(migrated_database(settings), command)))
     return 0
 
 

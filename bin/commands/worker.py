@@ -14,11 +14,10 @@ import threading
 from collections.abc import Sequence
 from types import FrameType
 
-from bin.database import connect, require_schema
 from bin.roles import Role, serve_until_stopped
 from bin.serving import listen_nearby
 from bin.settings import Settings
-from bin.wiring import FAILED, database_of, run
+from bin.wiring import FAILED, migrated_database, run
 
 
 def main(settings: Settings) -> int:
@@ -30,9 +29,7 @@ def main(settings: Settings) -> int:
         return supervise(settings, arguments.processes)
     if arguments.child:
         end_with_the_parent()
-    dsn = database_of(settings)
-    with connect(dsn) as conn:
-        require_schema(conn)
+    dsn = migrated_database(settings)
     role = Role("worker", listen_nearby(settings.listen_host, settings.admin_port), works=True)
     return serve_until_stopped(settings, dsn, role)
 
@@ -45,7 +42,7 @@ def _count(text: str) -> int:
 
 def supervise(settings: Settings, count: int) -> int:
     """Passes TERM and INT on to every child, and gives the worst of their exit codes."""
-    database_of(settings)  # refuse here, once, what every child would refuse; and keep an embedded server between their starts
+    migrated_database(settings)  # refuse once what every child would refuse, and keep an embedded server between their starts
     children = [_child(settings, number) for number in range(count)]
 
     def pass_on(number: int, _: FrameType | None) -> None:

@@ -12,20 +12,11 @@ TOPIC_PATTERN = r"^(human|sys):[a-z0-9][a-z0-9:_-]{0,127}$"
 GateKey = Annotated[str, Field(pattern=GATE_KEY_PATTERN)]
 Topic = Annotated[str, Field(pattern=TOPIC_PATTERN, max_length=132)]
 DedupeKey = Annotated[str, Field(min_length=1, max_length=256)]
+# Who an answer comes from. These three are the only list of origins: the ledger's CHECK in schema.sql repeats Origin, and a test
+# holds the two together.
 ReplyOrigin = Literal["manual", "api-shim", "webhook", "webhook-ci", "external", "unknown"]
-LedgerOrigin = Literal["manual", "engine-dbos", "api-shim", "webhook", "webhook-ci", "external", "unknown"]
-ViewOrigin = Literal[
-    "manual",
-    "engine-dbos",
-    "api-shim",
-    "legacy-event",
-    "poller-ci",
-    "legacy-approve",
-    "webhook",
-    "webhook-ci",
-    "external",
-    "unknown",
-]
+EventOrigin = Literal[ReplyOrigin, "engine-dbos"]
+Origin = Literal[EventOrigin, "legacy-event", "poller-ci", "legacy-approve"]
 GateState = Literal["PENDING", "RECEIVED", "TIMED_OUT", "RESOLVED"]
 
 
@@ -41,7 +32,7 @@ class ExternalEvent(Wire):
     topic: Topic
     payload: JsonObject
     dedupeKey: DedupeKey
-    origin: LedgerOrigin
+    origin: EventOrigin
 
 
 class RunEvent(Wire):
@@ -98,7 +89,7 @@ class GateView(Wire):
     state: GateState
     prompt: GatePrompt
     result: GateResult | None
-    origin: ViewOrigin | None
+    origin: Origin | None
     payloadHash: Hash | None
     createdAt: Millis
     deadlineAt: Millis
@@ -110,7 +101,7 @@ class InteractionRow(Wire):
     topic: Topic
     dedupeKey: DedupeKey
     payloadHash: Hash
-    origin: ViewOrigin
+    origin: Origin
     createdAt: Millis
 
 

@@ -1,6 +1,6 @@
 """What readers of a run get to see."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,9 +18,35 @@ class ErrorMessage(Wire):
     message: str
 
 
-class RunHeader(Wire):
-    """A run at a glance. `error` and `traceBaseUrl` are left out when there is none."""
+ReasonCode = Literal[
+    "person",
+    "message",
+    "event",
+    "child",
+    "timer",
+    "delayed",
+    "queued",
+    "no-worker",
+    "worker-lost",
+    "no-workflow",
+]
 
+
+class Reason(Wire):
+    """Why a run is not at work. `since`, `until`, and the gate or workflow that it waits for: where known."""
+
+    code: ReasonCode
+    sentence: str
+    since: Millis | None = None
+    until: Millis | None = None
+    gateKey: str | None = None
+    workflowID: str | None = None
+
+
+class RunHeader(Wire):
+    """A run at a glance. What is optional is left out when there is none; `reason` while a worker is on it and after its end."""
+
+    runId: str | None = None
     workflowID: str
     status: HeaderStatus
     recipeRef: RecipeRef | None
@@ -46,6 +72,11 @@ class RunHeader(Wire):
     claimScope: Literal["signoff", "demo", "live-smoke"]
     durableStatus: str
     workflowVersion: str | None
+    subject: str | None = None
+    queue: str | None = None
+    priority: int | None = None
+    queuePartitionKey: str | None = None
+    reason: Reason | None = None
 
 
 class StartedRunHeader(RunHeader):
@@ -65,8 +96,16 @@ class ArtifactRef(Wire):
     storageKey: str | None = None
 
 
+StepStatus = Literal["ENQUEUED", "RUNNING", "WAITING", "SUCCESS", "ERROR", "CANCELLED", "TIMED_OUT"]
+StepKind = Literal["step", "call", "gate", "child"]
+
+
 class StepRow(Wire):
-    """The latest attempt at a step."""
+    """The latest attempt at a step, or something else that a run did.
+
+    kind: `step` is one of the product's steps, `call` another recorded call, `gate` a question to a person, `child` a workflow that
+    the run started (its id is the stepID). queuedAt, worker, parent: of a child. seq: the journal's number of its latest change.
+    """
 
     stepID: str
     name: str
@@ -77,6 +116,42 @@ class StepRow(Wire):
     artifactRefs: list[ArtifactRef]
     traceId: str | None
     spanId: str | None
+    kind: StepKind = "step"
+    status: StepStatus | None = None
+    queuedAt: Millis | None = None
+    worker: str | None = None
+    parent: str | None = None
+    seq: Annotated[int, Field(ge=0)] | None = None
+
+
+class StepPage(Wire):
+    """A part of all that a run did, oldest first. total: of all parts; cursor: where the run's live events go on from here."""
+
+    steps: list[StepRow]
+    total: Annotated[int, Field(ge=0)]
+    cursor: str
+
+
+class StepDetail(StepRow):
+    """A row with what went in and what came out, where that is recorded."""
+
+    input: Any = None
+    output: Any = None
+
+
+class PatchRow(Wire):
+    """A file change of a run. `stepID` and `diff` (unified, of what the ledger holds) where the whole run is asked for."""
+
+    patchIndex: Annotated[int, Field(ge=0)]
+    targetPath: str
+    preimageHash: str
+    postimageHash: str
+    diffHash: str
+    appliedAt: Millis | None
+    rolledBackAt: Millis | None
+    createdAt: Millis
+    stepID: str | None = None
+    diff: str | None = None
 
 
 class RunViewStep(Wire):

@@ -169,7 +169,7 @@ async def test_a_run_that_the_engine_ended_takes_no_reply(client: httpx.AsyncCli
 async def test_a_settled_gate_takes_no_new_reply(client: httpx.AsyncClient, rows: Rows) -> None:
     await rows.waiting_gate()
     await reply(client)
-    await rows.event(f"ui:{GATE}:result", {"schemaVersion": 1, "state": "RECEIVED"})
+    await rows.fetch("update app.human_gates set resolved_at = now()")
     before = await rows.counts()
     assert (await reply(client, dedupeKey="key-2")).status_code == 409
     assert (await reply(client)).json()["isReplay"] is True
@@ -336,6 +336,20 @@ async def test_interactions_are_listed_oldest_first_up_to_the_limit(client: http
     assert [row.dedupeKey for row in listed] == ["key-0", "key-1", "key-2"]
     limited = (await client.get(f"/api/runs/{run_id(WID)}/interactions?limit=2")).json()
     assert [row["dedupeKey"] for row in limited] == ["key-0", "key-1"]
+
+
+async def test_answers_of_people_and_of_programs_stand_in_one_line(client: httpx.AsyncClient, rows: Rows) -> None:
+    await rows.waiting_gate()
+    await reply(client, dedupeKey="person")
+    await send_event(client, dedupeKey="webhook", origin="webhook-ci")
+    await reply(client, dedupeKey="person again", origin="api-shim")
+    listed = (await client.get(f"/api/runs/{WID}/interactions")).json()
+    assert [(row["dedupeKey"], row["origin"]) for row in listed] == [
+        ("person", "manual"),
+        ("webhook", "webhook-ci"),
+        ("person again", "api-shim"),
+    ]
+    assert {row["topic"] for row in listed} == {human_topic(GATE)}
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "more=1"])

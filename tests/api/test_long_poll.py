@@ -1,8 +1,11 @@
 """Waiting for a gate: woken by the event itself, without asking the database in between, and never after the client has gone."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -14,9 +17,13 @@ from starlette.applications import Starlette
 from api.app import create_app
 from api.config import Config
 from api.http import Door
-from api.waiting import UNLISTEN, EventWaits
+from api.views import GATES
+from api.waiting import FINGERPRINTS, UNLISTEN, EventWaits
 from engine import Engine
-from tests.api.samples import GATE, WID, Rows
+from steps.opencode import ReplayOpenCode
+from steps.sandbox import MockSandbox
+from tests.api.samples import GATE, WID, YES, Rows
+from tests.steps.product import Product
 
 POLL = f"/api/runs/{WID}/gates/{GATE}?timeoutS=30"
 RESULT = {"schemaVersion": 1, "state": "RECEIVED", "payload": {"choice": "yes"}}
@@ -119,6 +126,87 @@ async def test_waiting_clients_cost_the_database_one_connection(
         door_of(app).waits.close()
         async with asyncio.timeout(SOON_S):
             assert {answer.status_code for answer in await asyncio.gather(*polls)} == {200}
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> Counter[Any]:
+    """Every statement that this process sends to a database, counted by its text."""
+    counted: Counter[Any] = Counter()
+    execute = psycopg.AsyncCursor.execute
+
+    async def counting(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        counted[query] += 1
+        return await execute(cursor, query, *args, **kwargs)
+
+    monkeypatch.setattr(psycopg.AsyncCursor, "execute", counting)
+    return counted
+
+
+async def many_waiting_gates(rows: Rows, count: int) -> list[str]:
+    """The paths of as many open gates, each of a run of its own."""
+    wids = [f"wid-{number}" for number in range(count)]
+    for wid in wids:
+        await rows.run("waiting_input", workflow_id=wid)
+        await rows.gate(workflow_id=wid)
+    return [f"/api/runs/{wid}/gates/{GATE}?timeoutS=30" for wid in wids]
+
+
+async def read_to_the_end(statements: Counter[Any]) -> None:
+    """Until whoever the first look woke has read, and nobody reads any more."""
+    reads = -1
+    while reads != statements[GATES]:
+        reads, looks = statements[GATES], statements[FINGERPRINTS]
+        await until(lambda looks=looks: statements[FINGERPRINTS] > looks + 3)
+
+
+async def test_while_they_wait_two_hundred_clients_cost_one_statement_a_look(
+    app: Starlette, client: httpx.AsyncClient, rows: Rows, statements: Counter[Any]
+) -> None:
+    paths = await many_waiting_gates(rows, 100)
+    waits = door_of(app).waits
+    waits._recheck_s = 0.05
+    statements.clear()
+    polls = [asyncio.create_task(client.get(path)) for path in paths * 2]
+    await until(lambda: waits.watcher_count == 200)
+    await until(lambda: all(watched.fingerprint is not None for watched in waits._watched.values()))
+    await read_to_the_end(statements)
+    assert statements.total() - statements[FINGERPRINTS] < 200 * 5
+
+    statements.clear()
+    await until(lambda: statements[FINGERPRINTS] == 5)
+    assert statements == {FINGERPRINTS: 5}
+
+    statements.clear()
+    await rows.fetch(
+        """insert into dbos.workflow_events (workflow_uuid, key, value, serialization)
+           select s.workflow_uuid, e.key, e.value, 'portable_json'
+             from dbos.workflow_status s, unnest(%s::text[], %s::text[]) as e (key, value)""",
+        [f"ui:{GATE}:result", f"decision:{GATE}"],
+        ['{"schemaVersion": 1, "state": "RECEIVED"}', '{"schemaVersion": 1, "decision": "yes", "at": 1}'],
+    )
+    async with asyncio.timeout(SOON_S):
+        answers = await asyncio.gather(*polls)
+    assert {answer.json()["state"] for answer in answers} == {"RESOLVED"}
+    assert statements[GATES] == 200
+
+
+async def test_an_answer_wakes_two_hundred_clients_at_once(
+    app: Starlette, client: httpx.AsyncClient, rows: Rows, engine: Engine, tmp_path: Path
+) -> None:
+    door_of(app).waits._recheck_s = 60.0  # only the news itself can wake them
+    product = Product(engine, tmp_path, ReplayOpenCode(), MockSandbox())
+    await product.start_worker()
+    try:
+        wid = await product.start()
+        gate = await product.prompt(wid)
+        polls = [asyncio.create_task(client.get(f"/api/runs/{wid}/gates/{gate}?timeoutS=30")) for _ in range(200)]
+        await until(lambda: door_of(app).waits.watcher_count == 200)
+        assert (await client.post(f"/api/runs/{wid}/gates/{gate}/reply", json=YES)).status_code == 200
+        async with asyncio.timeout(SOON_S):
+            answers = await asyncio.gather(*polls)
+        assert {answer.json()["state"] for answer in answers} == {"RESOLVED"}
+    finally:
+        await product.stop_worker()
 
 
 async def test_a_client_that_hangs_up_is_forgotten(app: Starlette, rows: Rows) -> None:

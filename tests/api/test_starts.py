@@ -7,6 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from api.app import create_app
+from api.config import Config
+from engine import Engine
+from steps.contracts.intent import RunRequest
 from steps.contracts.views import RunHeader, StartedRunHeader
 from tests.api.samples import SPEC, START, Rows, changed
 
@@ -133,6 +137,59 @@ async def test_a_malformed_start_is_refused_and_writes_nothing(
     assert await rows.counts() == before
 
 
+async def test_every_option_may_be_null_and_then_counts_as_left_out(client: httpx.AsyncClient, rows: Rows) -> None:
+    nothing = dict.fromkeys(RunRequest.model_fields)
+    assert (await start(client, changed(START, opts=nothing | {"queuePartitionKey": "tenant-1"}))).status_code == 201
+    assert (await start(client)).status_code == 200
+    refused = await start(client, changed(START, opts=None))
+    assert (refused.status_code, refused.json()["code"]) == (400, "queue_policy_violation")
+
+
+async def test_a_start_keeps_what_it_was_asked_for(client: httpx.AsyncClient, rows: Rows) -> None:
+    options = {
+        "queuePartitionKey": "tenant-1",
+        "tenantId": "acme",
+        "traceId": "trace-1",
+        "lane": "batch",
+        "timeoutMS": 30_000,
+        "budget": BUDGET,
+        "workload": {"concurrency": 1, "steps": 1, "sandboxMinutes": 5},
+        "recipeName": "another",
+        "recipeVersion": 7,
+        "deduplicationID": "mine",
+    }
+    assert (await start(client, changed(START, opts=options))).status_code == 201
+    assert await rows.fetch(
+        """select r.tenant_id, r.trace_id, r.budget, r.recipe_id, s.priority, s.workflow_timeout_ms, s.deduplication_id
+             from app.runs r join dbos.workflow_status s on s.workflow_uuid = r.workflow_id"""
+    ) == [("acme", "trace-1", BUDGET, "sample", 1000, 30_000, None)]
+    before = await rows.counts()
+    drifted = (await start(client)).json()["drift"]
+    assert [entry["field"] for entry in drifted] == ["trace_id", "tenant_id", "budget"]
+    assert await rows.counts() == before
+
+
+async def test_the_first_check_in_order_speaks(client: httpx.AsyncClient, rows: Rows) -> None:
+    """Form of the request, recipe, form of the intent, rules of the queues, and last the run that is there."""
+    await start(client)
+    body = changed(START, bogus=1, recipeRef__v="9", opts={"traceId": "other"})
+    del body["formData"]["account"]
+    before = await rows.counts()
+    for status, error, mended in (
+        (400, "invalid RunStartRequest", {"recipeRef": {"id": "sample", "v": "9"}}),
+        (404, "workflow not found: Recipe not found: sample@9", {"recipeRef": START["recipeRef"]}),
+        (400, "missing template key: formData.account", {"formData": START["formData"]}),
+        (400, "queuePartitionKey is required", {"opts": {"traceId": "other", "queuePartitionKey": "tenant-1"}}),
+        (409, "Divergence in run", {"opts": START["opts"]}),
+    ):
+        response = await start(client, body)
+        assert (response.status_code, response.json()["error"][: len(error)]) == (status, error)
+        body.pop("bogus", None)
+        body |= mended
+    assert (await start(client, body)).status_code == 200
+    assert await rows.counts() == before
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -197,6 +254,19 @@ async def test_an_intent_gets_an_id_of_its_own_each_time(client: httpx.AsyncClie
     assert all(re.fullmatch(r"it_[0-9a-f]{16}", id) for id in ids)
     assert await rows.value("select count(*) from app.intents where goal = 'demo' and intent_hash is null") == 2
     assert await rows.value("select payload from app.intents where id = %s", ids[0]) == intent
+
+
+async def test_with_a_seed_no_id_comes_twice_even_after_a_restart(engine: Engine, database: str) -> None:
+    async def ids_of_one_process() -> list[str]:
+        app = create_app(engine, Config(database_url=database, random_seed=424242))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://front-door") as client:
+            intent = {"goal": "demo", "inputs": {}, "constraints": {}}
+            answers = await asyncio.gather(*(client.post("/api/intents", json=intent) for _ in range(10)))
+        return [answer.json()["intentId"] for answer in answers]
+
+    ids = [*await ids_of_one_process(), *await ids_of_one_process()]
+    assert len(set(ids)) == 20
+    assert all(re.fullmatch(r"it_[0-9a-f]{16}", id) for id in ids)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ union all select 'owned', workflow_uuid, status from dbos.workflow_status where 
 """
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)?|\b1\d{12}\b|\b1\d{9}\.\d{3}\b")
 MEASURED = re.compile(r'(?<="duration_ms": )\d+')
+SPAN = re.compile(r'(?<="span_id": ")[0-9a-f]{16}')  # names the execution of a step, so a second one has another
 UUID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 
@@ -83,7 +84,7 @@ def _plain(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _timeless(text: str) -> str:
-    return MEASURED.sub("<time>", UUID.sub("<uuid>", MOMENT.sub("<moment>", text)))
+    return SPAN.sub("<span>", MEASURED.sub("<time>", UUID.sub("<uuid>", MOMENT.sub("<moment>", text))))
 
 
 def difference(expected: History, found: History) -> str:

@@ -37,11 +37,16 @@ class Deployment:
 
 
 @pytest.fixture(scope="session")
-def terminal(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to type commands in."""
+def needed_tools() -> None:
+    """Skips where a page cannot be typed in."""
     for tool in NEEDED:
         if shutil.which(tool) is None:
             pytest.skip(f"the shell blocks of the pages need {tool}, which is not installed")
+
+
+@pytest.fixture(scope="session")
+def terminal(needed_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to type commands in."""
     folder = tmp_path_factory.mktemp("checkout")
     make_checkout(folder)
     return folder

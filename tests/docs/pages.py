@@ -1,7 +1,8 @@
 """The documentation as tests see it: pages, their fenced blocks with what is said about them, their links.
 
 A line `<!-- not run: reason -->` right before a block keeps it from being executed; `<!-- output -->` says that the block is what the
-block before it printed, with `…` for whatever differs from run to run.
+block before it printed, with `…` for whatever differs from run to run. In walkthroughs (tests/docs/walkthrough.py) a line before a
+block may also say `terminal: TOPOLOGY` (it keeps a terminal of its own), `only: TOPOLOGY`, or `slow: reason`.
 """
 
 import re
@@ -15,7 +16,7 @@ DOCS = ROOT / "docs"
 EXECUTED = ("sh", "python", "sql")
 
 FENCE = re.compile(r"^(?P<ticks>`{3,})(?P<language>[a-z]*)$")
-NOT_RUN = re.compile(r"^<!-- not run: (?P<reason>.+) -->$")
+MARK = re.compile(r"^<!-- (?P<name>not run|terminal|only|slow): (?P<text>.+) -->$")
 OUTPUT = "<!-- output -->"
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\((?P<target>[^)\s]+)\)|src(?:set)?=\"(?P<source>[^\"]+)\"|!\[[^\]]*\]\((?P<image>[^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} +(?P<text>.+)$")
@@ -23,7 +24,10 @@ HEADING = re.compile(r"^#{1,6} +(?P<text>.+)$")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block. `reason`: why it is not run. `is_output`: it shows what the block before it printed."""
+    """A fenced block. `reason`: why it is not run. `is_output`: it shows what the block before it printed.
+
+    `step`: the heading that it stands under. `terminal`, `only`: a topology of a walkthrough. `slow`: why it takes long.
+    """
 
     page: Path
     line: int
@@ -31,6 +35,10 @@ class Block:
     text: str
     reason: str | None
     is_output: bool
+    step: str = ""
+    terminal: str | None = None
+    only: str | None = None
+    slow: str | None = None
 
     @property
     def place(self) -> str:
@@ -52,12 +60,14 @@ def named(page: Path) -> str:
 def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a page, in order."""
     found: list[Block] = []
-    before = ""
+    before = step = ""
     lines = iter(enumerate(page.read_text().splitlines(), start=1))
     for number, line in lines:
         fence = FENCE.match(line)
         if fence is None:
             before = line.strip() or before
+            heading = HEADING.match(line)
+            step = heading["text"] if heading else step
             continue
         inside: list[str] = []
         for _, text in lines:
@@ -66,8 +76,22 @@ def blocks(page: Path) -> list[Block]:
             inside.append(text)
         else:
             raise AssertionError(f"{named(page)}:{number}: this block has no end")
-        marked = NOT_RUN.match(before)
-        found.append(Block(page, number, fence["language"], "\n".join(inside), marked and marked["reason"], before == OUTPUT))
+        mark = MARK.match(before)
+        said = {mark["name"]: mark["text"]} if mark else {}
+        found.append(
+            Block(
+                page,
+                number,
+                fence["language"],
+                "\n".join(inside),
+                reason=said.get("not run"),
+                is_output=before == OUTPUT,
+                step=step,
+                terminal=said.get("terminal"),
+                only=said.get("only"),
+                slow=said.get("slow"),
+            )
+        )
         before = ""
     return found
 

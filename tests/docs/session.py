@@ -8,10 +8,12 @@ takes for granted, and the database of its Python examples.
 
 import ast
 import asyncio
+import contextlib
 import inspect
 import os
 import re
 import shlex
+import signal
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -20,6 +22,7 @@ from pathlib import Path
 from tests.docs.pages import ROOT, Block
 
 PATIENCE_S = 60.0
+SLOW_PATIENCE_S = 200.0  # for a block that says that it is slow
 STUB = re.compile(r"bootstrap\"(?: --dev)? bin\.commands\.(?P<module>\w+) ")
 ANYTHING = "…"
 SQL_SHELL = "bin/psql-app -v ON_ERROR_STOP=1 <<'SQL'\n{}\nSQL"
@@ -69,6 +72,7 @@ class Session:
             "bash", "--norc",
             cwd=self._folder, env=self._environ,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
         )  # fmt: skip
         await self._say("set -eo pipefail")
         return self
@@ -76,8 +80,8 @@ class Session:
     async def __aexit__(self, *_: object) -> None:
         del sys.modules[self._module.__name__]
         assert self._bash is not None
-        if self._bash.returncode is None:
-            self._bash.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._bash.pid, signal.SIGKILL)  # with what it left in the background
         await self._bash.communicate()
 
     async def carry_out(self, block: Block) -> None:
@@ -87,8 +91,9 @@ class Session:
             return
         if not block.runs:
             return
+        patience_s = PATIENCE_S if block.slow is None else SLOW_PATIENCE_S
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(patience_s):
                 match block.language:
                     case "python":
                         self._printed = await self._run_python(block)
@@ -97,7 +102,7 @@ class Session:
                     case _:
                         self._printed = await self._run_shell(block, block.text)
         except TimeoutError:
-            raise BlockFailed(f"{block.place} was not done after {PATIENCE_S:.0f} s") from None
+            raise BlockFailed(f"{block.place} was not done after {patience_s:.0f} s") from None
 
     # -- shell --------------------------------------------------------------------------------------------------------
 
@@ -113,7 +118,7 @@ class Session:
         assert self._bash.stdout is not None
         self._count += 1
         script = self._folder / f".block-{self._count}.sh"
-        script.write_text(self._here(text, shlex.quote) + "\n")
+        script.write_text(self.in_shell(text) + "\n")
         end = f"-- end of block {self._count} --"
         await self._say(f"source ./{script.name} </dev/null; echo; echo '{end}'")
         seen: list[str] = []
@@ -149,6 +154,10 @@ class Session:
         return "".join(printed)
 
     # -- both ---------------------------------------------------------------------------------------------------------
+
+    def in_shell(self, text: str) -> str:
+        """A shell command of the page with the addresses that are right here."""
+        return self._here(text, shlex.quote)
 
     def _here(self, text: str, written: Callable[[str], str]) -> str:
         for said, here in self._exchanged.items():

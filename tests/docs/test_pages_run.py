@@ -7,8 +7,10 @@ import pytest
 from tests.docs.conftest import Deployment, Service
 from tests.docs.pages import blocks, named, pages
 from tests.docs.session import Session, clean_environment
+from tests.docs.walkthrough import WALKTHROUGHS
 
-WITH_BLOCKS = [page for page in pages() if any(block.runs for block in blocks(page))]
+#: Walkthroughs start a service themselves: test_walkthroughs.py.
+WITH_BLOCKS = [page for page in pages() if page.parent != WALKTHROUGHS and any(block.runs for block in blocks(page))]
 
 
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=named)

@@ -143,6 +143,20 @@ async def test_steering_a_workflow_that_does_not_exist_says_so(shop: Workshop, c
         await shop.engine.rewind("ghost", 1)
 
 
+async def test_a_rewound_workflow_can_be_given_to_workers_of_another_version(shop: Workshop) -> None:
+    @workflow(name="fail once")
+    async def fail_once() -> None:
+        raise ValueError("no")
+
+    await shop.worker(fail_once, version="old")
+    await shop.engine.enqueue(fail_once, id="w", version="old")
+    await shop.ended("w")
+    await shop.engine.rewind("w", 1, version="new")
+    assert (await shop.row("w"))["application_version"] == "new"
+    await shop.engine.rewind("w", 1)
+    assert (await shop.row("w"))["application_version"] == "new"
+
+
 async def test_steering_on_a_callers_connection_is_part_of_its_transaction(shop: Workshop) -> None:
     await shop.engine.enqueue(receive, id="w")
     with contextlib.suppress(Undone):

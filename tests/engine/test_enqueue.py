@@ -11,6 +11,7 @@ import pytest
 from engine import (
     ConflictingWorkflow,
     DuplicateWork,
+    Engine,
     InvalidName,
     TerminalError,
     WorkflowFailed,
@@ -277,3 +278,13 @@ async def test_a_name_that_cannot_be_one_is_refused_and_nothing_is_written(shop:
     with pytest.raises(InvalidName):
         await shop.engine.enqueue(echo, 1, **bad)
     assert await shop.value("select count(*) from dbos.workflow_status") == 0
+
+
+async def test_an_enqueue_outlives_that_its_connection_forgot_its_statements(shop: Workshop) -> None:
+    """psycopg deallocates all that a connection has prepared when a transaction in which it prepared something is rolled back."""
+    async with Engine.connect(str(shop.engine.pool.conninfo), pool_size=1) as engine:
+        await engine.enqueue(echo, 1, id="before")
+        async with engine.pool.connection() as conn:
+            await conn.execute("deallocate all")
+        await asyncio.gather(*(engine.enqueue(echo, n, id=f"after {n}") for n in range(8)))
+    assert await shop.value("select count(*) from dbos.workflow_status") == 9

@@ -92,7 +92,7 @@ async def talkative(text: str) -> dict[str, Any]:
     await set_event("kind", {"kind": kind, "steady": 1})
     await write_stream("log", [kind])
     await send(workflow_info().id, {"kind": kind}, "self")
-    child = await start(helper, kind, amount)
+    child = await start(helper, kind, amount, partition=kind)
     booked, told = await gather(book(amount), child.result())
     heard = await recv("self", timeout_s=60)
     if amount > 5:
@@ -186,6 +186,7 @@ ALTERATIONS: list[tuple[Callable[[History], None], str]] = [
     (lambda history: history["notifications"].clear(), "another message or destination; the code now sends 'w:5::w'"),
     (change(STATUS, "output", '"x"', workflow_uuid="w"), 'the output: "x"; the code now gives {'),
     (change(STATUS, "inputs", '{"positionalArgs": []}', workflow_uuid="w-6"), "the child's inputs at /namedArgs: nothing"),
+    (change(STATUS, "queue_partition_key", "cup", workflow_uuid="w-6"), "the child's partition 'cup'; the code now gives 'lamp'"),
     (change(JOURNAL, "child_workflow_id", "x", function_name="helper"), "the child 'x'; the code now starts 'w-6'"),
     (change(JOURNAL, "function_name", "weigh", function_name="judge"), "this call; the code now calls 'judge'"),
     (change(JOURNAL, "error", WEIRD, function_name="judge"), "this call; the code now ends with the error"),

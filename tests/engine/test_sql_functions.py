@@ -34,6 +34,14 @@ async def test_the_sql_functions_enqueue_and_send(shop: Workshop) -> None:
     assert len(await shop.engine.messages("r")) == 1
 
 
+async def test_workers_are_hinted_of_what_sql_enqueues_and_sends(shop: Workshop) -> None:
+    async with await shop.connect() as hearing, await shop.connect() as other:
+        await hearing.execute("listen holdfast")
+        await other.execute("select dbos.enqueue_workflow('receive', 'default', workflow_id => 'r')")
+        await other.execute("select dbos.send_message('r', '1')")
+        assert [n.payload async for n in hearing.notifies(timeout=10, stop_after=2)] == ["work", "wake"]
+
+
 async def test_the_sql_enqueue_takes_delay_priority_partition_and_deduplication(shop: Workshop) -> None:
     await shop.set_clock()
     await shop.value(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-ROOMS = ("engine", "steps", "api", "bin")
+from tests.platform.source import ROOMS, ROOT, imports
+
 ENGINES_LIBRARIES = {"croniter", "orjson", "psycopg", "psycopg_pool", "structlog"}
 SHOP_EXAMPLE = "engine/__init__.py"  # its docstring tells of a shop, where an approval is anybody's
 PRODUCT_WORDS = re.compile(
@@ -33,16 +33,6 @@ def trees(*rooms: str) -> Iterator[tuple[Path, ast.Module]]:
     for room in rooms:
         for path in modules(room):
             yield path, ast.parse(path.read_text(), filename=str(path))
-
-
-def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Every imported module, also those imported inside functions and for types only, with its line."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: imports are absolute here"
-            yield node.module or "", node.lineno
 
 
 def reads_environment(tree: ast.AST) -> Iterator[int]:

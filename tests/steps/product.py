@@ -27,16 +27,19 @@ INSERT_RUN: LiteralString = """
 class Product:
     """A worker, and the runs that a test starts on it."""
 
-    def __init__(self, engine: Engine, workspace: Path, opencode: OpenCode, sandbox: Sandbox) -> None:
+    def __init__(
+        self, engine: Engine, workspace: Path, opencode: OpenCode, sandbox: Sandbox, *, version: str | None = None
+    ) -> None:
         self.engine = engine
         self.workspace = workspace
         self.ports = Ports(engine.pool, opencode, sandbox, workspace, Limits(plan_approval_timeout_s=600))
+        self._version = version
         self._worker: Worker | None = None
         self._working: asyncio.Task[None] | None = None
 
     async def start_worker(self) -> None:
         configure(self.ports)
-        self._worker = self.engine.worker(workflows(), queues=QUEUES, poll_s=0.05)
+        self._worker = self.engine.worker(workflows(), queues=QUEUES, version=self._version, poll_s=0.05)
         self._working = asyncio.create_task(self._worker.run())
 
     async def stop_worker(self) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from steps.canonical import (
     MAX_DEPTH,
+    MAX_INPUT_DEPTH,
     NotCanonical,
     canonical_json,
     compact_json,
@@ -136,6 +137,15 @@ def test_endless_nesting_is_refused_and_deep_nesting_is_not() -> None:
     assert canonical_json(deep).startswith("[[[")
     with pytest.raises(NotCanonical, match="too deeply"):
         canonical_json([[deep]])
+
+
+def test_what_comes_in_leaves_room_for_what_is_made_of_it() -> None:
+    deep: Any = 1
+    for _ in range(MAX_INPUT_DEPTH):
+        deep = {"a": deep}
+    require_storable(deep)
+    with pytest.raises(NotCanonical, match=f"keep it under {MAX_INPUT_DEPTH} levels"):
+        require_storable([deep])
 
 
 @pytest.mark.parametrize("value", ["a\0b", {"key": ["\0"]}, {"\0": 1}, "\ud800", {"\udfff": 1}])

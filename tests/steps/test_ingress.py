@@ -1,6 +1,7 @@
 """The way in: one run for one ask, however often and however concurrently it is asked, and nothing written for a refusal."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from copy import deepcopy
 from typing import Any, LiteralString
@@ -231,12 +232,25 @@ async def test_numbers_and_text_of_every_kind_survive_a_replay(engine: Engine) -
 
 
 async def test_an_intent_posted_on_its_own_is_stored_as_it_is(engine: Engine) -> None:
-    intent_id = await create_intent(engine, parse(Intent, INTENT), token="0123456789abcdef")
-    assert intent_id == "it_0123456789abcdef"
+    intent_id = await create_intent(engine, parse(Intent, INTENT))
+    assert re.fullmatch(r"it_[0-9a-f]{16}", intent_id)
     assert await rows(engine, "select id, goal, payload, intent_hash, json from app.intents") == [
         (intent_id, "by hand", INTENT, None, None)
     ]
     assert await create_intent(engine, parse(Intent, INTENT)) != intent_id
+
+
+async def test_with_a_seed_the_ids_of_intents_follow_from_it_and_none_comes_twice(engine: Engine) -> None:
+    async def created(seed: int) -> str:
+        return await create_intent(engine, parse(Intent, INTENT), seed=seed)
+
+    first = [await created(7) for _ in range(3)]
+    after_a_restart = [await created(7) for _ in range(3)]
+    assert len({*first, *after_a_restart}) == 6
+    await rows(engine, "delete from app.intents returning id")
+    await rows(engine, "select setval('app.intent_seq', 1, false)")
+    assert [await created(7) for _ in range(3)] == first
+    assert await created(8) not in [await created(7), *after_a_restart]
 
 
 async def start_stored(engine: Engine, intent_id: str, **opts: Any) -> StartedRun:

@@ -125,8 +125,8 @@ def test_a_blank_name_is_refused(field: str) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "   "])
-@pytest.mark.parametrize("queues", [["intentQ", "sbxQ"], ["intentQ"]])
-def test_a_parent_in_a_partitioned_queue_needs_a_partition(key: str | None, queues: list[str]) -> None:
+@pytest.mark.parametrize("queues", [["intentQ", "sbxQ"], ["intentQ"], ["sbxQ"]])
+def test_a_parent_needs_a_partition_for_itself_or_for_its_tasks(key: str | None, queues: list[str]) -> None:
     rules = QueueRules(partitioned=frozenset(queues))
     sentence = "queuePartitionKey is required for partitioned operations (queue: intentQ, isParent: true)"
     assert refusal(asked(queuePartitionKey=key), rules=rules) == sentence

@@ -577,15 +577,19 @@ async def test_a_fork_asks_no_agent_again_and_leaves_the_run_as_it_is(database: 
         assert (tmp_path / "old.txt").read_text() == "newer text"
 
 
-async def test_a_fork_that_fails_does_not_undo_its_original(runs: Product) -> None:
-    wid = await runs.start(constraints=PATCHES)
-    await runs.approve(wid)
-    await runs.result(wid)
-    await runs.rows("update app.run_steps set output = '{}' where step_id = 'ExecuteST' returning 1")
-    fork = await runs.engine.fork(wid, 1)
-    assert (await runs.failure(fork)).name == "DeterminismViolation"
-    assert (runs.workspace / "old.txt").read_text() == "newer text"
-    assert (await runs.run(wid))["status"] == "succeeded"
+async def test_a_fork_that_fails_does_not_undo_its_original(database: str, tmp_path: Path) -> None:
+    sandbox = BrokenUntilRepaired()
+    sandbox.repaired = True
+    async with product(database, tmp_path, sandbox=sandbox) as runs:
+        wid = await runs.start(constraints=PATCHES)
+        await runs.approve(wid)
+        await runs.result(wid)
+        sandbox.repaired = False
+        fork = await runs.engine.fork(wid, 1)
+        assert (await runs.failure(fork)).name == "SandboxFailed"
+        assert (tmp_path / "old.txt").read_text() == "newer text"
+        assert (await runs.run(wid))["status"] == "succeeded"
+        assert [row["output"]["errCode"] for row in (await runs.steps(wid)).values() if row["step_id"] == "ExecuteST"] == ["NONE"]
 
 
 # Crashes -----------------------------------------------------------------------------------------------------------------

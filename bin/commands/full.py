@@ -1,0 +1,51 @@
+"""bin/full: what must hold before a release: bin/check, slow tests, all scenarios, the benchmarks once through, the live smokes.
+
+    bin/full [--list]
+
+The live smokes need a real agent and real sandboxes. Without their settings they are skipped, which is said and stands in the evidence;
+with OC_STRICT_MODE=1 that is a failure.
+"""
+
+from importlib.util import find_spec
+
+from bin.lanes import Part, run_named
+from bin.settings import Settings
+from bin.wiring import run
+
+
+def main(settings: Settings) -> int:
+    return run_named(
+        settings,
+        "full",
+        [
+            Part(name="check", command=("bin.commands.check",), is_lane=True),
+            Part.of_tests("slow tests", "tests", "-m", "slow"),
+            Part(name="scenarios", command=("bin.commands.scenarios",), is_lane=True),
+            Part(name="bench", command=("bin.commands.bench", "all", "--quick")),
+            smoke(settings, "oc live smoke", "bin.commands.oc_live_smoke", oc_obstacle(settings)),
+            smoke(settings, "sbx live smoke", "bin.commands.sbx_live_smoke", sbx_obstacle(settings)),
+        ],
+    )
+
+
+def smoke(settings: Settings, name: str, module: str, obstacle: str | None) -> Part:
+    """Skipped when something stands in its way, unless strictness is asked for: then it runs, and fails by itself."""
+    if obstacle is None and find_spec(module) is None:
+        obstacle = "this version has no such command"
+    return Part(name=name, command=(module,), skipped=None if settings.oc_strict_mode else obstacle)
+
+
+def oc_obstacle(settings: Settings) -> str | None:
+    return None if settings.oc_mode == "live" else f"OC_MODE is {settings.oc_mode}"
+
+
+def sbx_obstacle(settings: Settings) -> str | None:
+    if settings.sbx_mode != "live":
+        return f"SBX_MODE is {settings.sbx_mode}"
+    if settings.sbx_provider == "e2b" and settings.e2b_api_key is None:
+        return "E2B_API_KEY is not set"
+    return None
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,243 @@
+"""Proof cards: what the rows say about a run, one claim a card.
+
+A card is read off a row and says which; it judges nothing. Its id is made of the row's key, and its time is the row's, so the same row
+is the same card whenever it is asked for.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row
+
+from steps.canonical import canonical_json
+from steps.contracts.base import JsonObject
+from steps.contracts.proof import ProofCard
+from steps.repro import snapshot
+
+RUN: LiteralString = """
+    select r.id as run_id, r.workflow_id, r.status, r.error, r.intent_hash, r.recipe_id, r.recipe_v, r.recipe_hash, r.budget,
+           r.queue_partition_key as partition,
+           floor(extract(epoch from r.created_at) * 1000)::bigint as created_at_ms,
+           floor(extract(epoch from r.updated_at) * 1000)::bigint as updated_at_ms,
+           s.status as workflow_status, s.queue_name as queue, s.updated_at as workflow_updated_at_ms,
+           s.application_version as version, s.recovery_attempts as attempts
+      from app.runs r
+      left join dbos.workflow_status s on s.workflow_uuid = r.workflow_id
+     where r.workflow_id = %(id)s or r.id = %(id)s
+     order by r.workflow_id = %(id)s desc
+     limit 1
+"""
+STEPS: LiteralString = """
+    select s.step_id, s.attempt, s.phase,
+           floor(extract(epoch from coalesce(s.finished_at, s.started_at, r.created_at)) * 1000)::bigint as at_ms
+      from app.run_steps s
+      join app.runs r on r.id = s.run_id
+     where s.run_id = %s
+     order by s.step_id, s.attempt
+"""
+ARTIFACTS: LiteralString = """
+    select a.step_id, a.task_key, a.idx, a.attempt, a.kind, a.uri, a.sha256,
+           floor(extract(epoch from a.created_at) * 1000)::bigint as at_ms
+      from app.artifacts a
+     where a.run_id = %s
+     order by a.step_id, a.task_key, a.idx, a.attempt
+"""
+#: Both ledgers must count each thing once; how many there are, how many would break that, and when the last came.
+ONCE: LiteralString = """
+    select (select count(*) from app.human_interactions i where i.workflow_id = r.workflow_id) as answers,
+           (select count(*) from (select 1 from app.human_interactions i where i.workflow_id = r.workflow_id
+                                   group by i.gate_key, i.topic, i.dedupe_key having count(*) > 1) twice) as answers_twice,
+           (select floor(extract(epoch from max(i.created_at)) * 1000)::bigint
+              from app.human_interactions i where i.workflow_id = r.workflow_id) as answered_at_ms,
+           (select count(*) from app.mock_receipts m where m.run_id = r.id) as effects,
+           (select count(*) from app.mock_receipts m where m.run_id = r.id and m.seen_count > 1) as effects_twice,
+           (select floor(extract(epoch from max(m.updated_at)) * 1000)::bigint
+              from app.mock_receipts m where m.run_id = r.id) as effected_at_ms
+      from app.runs r
+     where r.id = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    run_id: str
+    workflow_id: str
+    status: str
+    error: str | None
+    intent_hash: str | None
+    recipe_id: str | None
+    recipe_v: str | None
+    recipe_hash: str | None
+    budget: JsonObject | None
+    partition: str | None
+    created_at_ms: int
+    updated_at_ms: int
+    workflow_status: str | None
+    queue: str | None
+    workflow_updated_at_ms: int | None
+    version: str | None
+    attempts: int | None
+
+    def card_id(self, *parts: object) -> str:
+        return "-".join(["proof", self.workflow_id, *(str(part) for part in parts)])
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    step_id: str
+    attempt: int
+    phase: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    step_id: str
+    task_key: str
+    idx: int
+    attempt: int
+    kind: str
+    uri: str | None
+    sha256: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    answers: int
+    answers_twice: int
+    answered_at_ms: int | None
+    effects: int
+    effects_twice: int
+    effected_at_ms: int | None
+
+
+async def proof_cards(conn: AsyncConnection[Any], id: str) -> list[ProofCard]:
+    """The cards of the run with this workflow or run id, newest first; none for an unknown run."""
+    async with snapshot(conn):
+        async with conn.cursor(row_factory=class_row(Run)) as cursor:
+            run = await (await cursor.execute(RUN, {"id": id})).fetchone()
+        if run is None:
+            return []
+        async with conn.cursor(row_factory=class_row(Step)) as cursor:
+            steps = await (await cursor.execute(STEPS, (run.run_id,))).fetchall()
+        async with conn.cursor(row_factory=class_row(Artifact)) as cursor:
+            artifacts = await (await cursor.execute(ARTIFACTS, (run.run_id,))).fetchall()
+        async with conn.cursor(row_factory=class_row(Once)) as cursor:
+            once = await (await cursor.execute(ONCE, (run.run_id,))).fetchone()
+    cards = [*_of_the_run(run), *_of_the_engine(run), *(_of_step(run, step) for step in steps)]
+    cards += [_of_artifact(run, artifact) for artifact in artifacts]
+    if once is not None:
+        cards += _of_ledgers(run, once)
+    return sorted(cards, key=lambda card: (-card.ts, card.id))
+
+
+def _of_the_run(run: Run) -> Iterator[ProofCard]:
+    recipe = f"{run.recipe_id}@{run.recipe_v} {run.recipe_hash}" if run.recipe_id else "none"
+    yield ProofCard(
+        id=run.card_id("identity"),
+        claim="the run is named by the hash of its intent" if run.intent_hash else "the run is named by its intent's id",
+        evidence=f"workflowID={run.workflow_id} intentHash={run.intent_hash or 'none'} recipe={recipe}",
+        source="sql",
+        ts=run.created_at_ms,
+        sourceTs=run.created_at_ms,
+        provenance="app.runs",
+        rawRef=f"/api/runs/{run.workflow_id}",
+    )
+    yield ProofCard(
+        id=run.card_id("status"),
+        claim=f"the run is {run.status}",
+        evidence=f"status={run.status}" + (f" error={run.error}" if run.error else ""),
+        source="sql",
+        ts=run.updated_at_ms,
+        sourceTs=run.updated_at_ms,
+        provenance="app.runs",
+        rawRef=f"/api/runs/{run.workflow_id}",
+    )
+    yield ProofCard(
+        id=run.card_id("budget"),
+        claim="the run has a budget" if run.budget else "the run has no budget",
+        evidence=canonical_json(run.budget) if run.budget else "budget is null",
+        source="sql",
+        ts=run.created_at_ms,
+        sourceTs=run.created_at_ms,
+        provenance="app.runs.budget",
+        rawRef=f"/api/runs/{run.workflow_id}",
+    )
+    yield ProofCard(
+        id=run.card_id("partition"),
+        claim="the run takes the share of its partition" if run.partition else "the run is of no partition",
+        evidence=f"queuePartitionKey={run.partition or 'none'} queue={run.queue or 'none'}",
+        source="sql",
+        ts=run.created_at_ms,
+        sourceTs=run.created_at_ms,
+        provenance="app.runs.queue_partition_key",
+        rawRef=f"/api/runs/{run.workflow_id}",
+    )
+
+
+def _of_the_engine(run: Run) -> Iterator[ProofCard]:
+    if run.workflow_status is None or run.workflow_updated_at_ms is None:
+        return
+    yield ProofCard(
+        id=run.card_id("workflow"),
+        claim=f"the engine has the workflow as {run.workflow_status}",
+        evidence=f"status={run.workflow_status} version={run.version or 'none'} attempts={run.attempts or 0}",
+        source="dbos",
+        ts=run.workflow_updated_at_ms,
+        sourceTs=run.workflow_updated_at_ms,
+        provenance="dbos.workflow_status",
+        rawRef=f"/api/ops/wf/{run.workflow_id}",
+    )
+
+
+def _of_step(run: Run, step: Step) -> ProofCard:
+    return ProofCard(
+        id=run.card_id("step", step.step_id, step.attempt),
+        claim=f"{step.step_id} was recorded",
+        evidence=f"attempt={step.attempt} phase={step.phase}",
+        source="sql",
+        ts=step.at_ms,
+        sourceTs=step.at_ms,
+        provenance="app.run_steps",
+        rawRef=f"/api/runs/{run.workflow_id}/steps/{step.step_id}",
+    )
+
+
+def _of_artifact(run: Run, artifact: Artifact) -> ProofCard:
+    return ProofCard(
+        id=run.card_id("art", artifact.step_id, artifact.task_key, artifact.idx, artifact.attempt),
+        claim=f"{artifact.step_id} left a {artifact.kind}",
+        evidence=f"sha256={artifact.sha256}",
+        source="artifact",
+        ts=artifact.at_ms,
+        sourceTs=artifact.at_ms,
+        provenance="app.artifacts",
+        rawRef=artifact.uri,
+    )
+
+
+def _of_ledgers(run: Run, once: Once) -> Iterator[ProofCard]:
+    answered_ms, effected_ms = once.answered_at_ms or run.created_at_ms, once.effected_at_ms or run.created_at_ms
+    yield ProofCard(
+        id=run.card_id("answers"),
+        claim="each answer to a gate has one row",
+        evidence=f"answers={once.answers} of which twice={once.answers_twice}",
+        source="sql",
+        ts=answered_ms,
+        sourceTs=answered_ms,
+        provenance="app.human_interactions",
+        rawRef=f"/api/runs/{run.workflow_id}/interactions",
+    )
+    yield ProofCard(
+        id=run.card_id("effects"),
+        claim="each side effect was seen once",
+        evidence=f"effects={once.effects} of which twice={once.effects_twice}",
+        source="sql",
+        ts=effected_ms,
+        sourceTs=effected_ms,
+        provenance="app.mock_receipts",
+        rawRef=f"/api/runs/{run.workflow_id}/repro",
+    )

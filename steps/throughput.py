@@ -1,0 +1,82 @@
+"""Figures about all runs: who holds the queues, how long a class waits, which budgets stopped runs, how templates do.
+
+Each row says where it was read. Rows come in an order of their own, so two looks at the same state give the same answer.
+"""
+
+from typing import Any, LiteralString
+
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+
+from steps.contracts.base import JsonObject
+from steps.contracts.proof import BudgetRow, FairnessRow, K6Row, PriorityRow, TemplateRow, Throughput
+from steps.repro import snapshot
+
+MOST_BUDGETS = 200
+
+FAIRNESS: LiteralString = """
+    select f.queue_name as "queueName", f.queue_partition_key as "partitionKey", f.status, f.workflow_count as "workflowCount",
+           f.oldest_created_at as "oldestCreatedAt", f.newest_created_at as "newestCreatedAt",
+           'sql' as source, 'app.v_ops_queue_fairness' as provenance, '/api/ops/wf?status=' || f.status as "rawRef"
+      from app.v_ops_queue_fairness f
+     order by f.queue_name, f.queue_partition_key nulls first, f.status
+"""
+PRIORITY: LiteralString = """
+    select p.queue_name as "queueName", p.priority, p.status, p.workflow_count as "workflowCount",
+           round(p.avg_latency_ms, 1)::float8 as "avgLatencyMs",
+           'sql' as source, 'app.v_ops_queue_priority' as provenance, '/api/ops/wf?status=' || p.status as "rawRef"
+      from app.v_ops_queue_priority p
+     order by p.queue_name, p.priority, p.status
+"""
+#: A breach says what was measured under `json`.
+BUDGETS: LiteralString = """
+    select a.run_id as "runId", a.inline #>> '{json,metric}' as metric, (a.inline #>> '{json,limit}')::float8 as limit,
+           (a.inline #>> '{json,observed}')::float8 as observed, a.inline #>> '{json,outcome}' as outcome,
+           floor(extract(epoch from a.created_at) * 1000)::bigint as ts,
+           'artifact' as source, 'app.artifacts' as provenance, a.uri as "rawRef"
+      from app.artifacts a
+     where a.step_id = 'BUDGET' and a.inline #>> '{json,kind}' = 'budget'
+     order by a.created_at desc, a.run_id, a.task_key
+     limit %s
+"""
+#: Of the last day. How long a sandbox took to boot stands in the task's artifact, once for each of the run's attempts.
+TEMPLATES: LiteralString = """
+    with tasks as (
+        select b.run_id, b.task_key, b.request ->> 'templateKey' as template_key, (b.metrics ->> 'wallMs')::float8 as wall_ms
+          from app.sbx_runs b
+         where b.created_at > now() - interval '1 day' and b.request ->> 'templateKey' is not null),
+    boots as (
+        select t.template_key, t.run_id, (a.inline #>> '{json,bootMs}')::float8 as boot_ms
+          from (select distinct template_key, run_id, task_key from tasks) t
+          join app.artifacts a
+            on a.run_id = t.run_id and a.step_id = 'ExecuteST' and a.task_key = t.task_key and a.uri like '%/sbx-boot.json'
+         where a.inline #>> '{json,bootMs}' is not null)
+    select r.recipe_id as "recipeId", r.recipe_v as "recipeV", t.template_key as "templateKey", count(*) as "runCount",
+           (select round(avg(b.boot_ms)::numeric, 1)::float8
+              from boots b join app.runs x on x.id = b.run_id
+             where b.template_key = t.template_key
+               and (x.recipe_id, x.recipe_v) is not distinct from (r.recipe_id, r.recipe_v)) as "avgBootMs",
+           round(avg(t.wall_ms)::numeric, 1)::float8 as "avgExecMs",
+           'sql' as source, 'app.sbx_runs, app.artifacts' as provenance, 'sbx-boot.json' as "rawRef"
+      from tasks t
+      join app.runs r on r.id = t.run_id
+     group by r.recipe_id, r.recipe_v, t.template_key
+     order by r.recipe_id nulls first, r.recipe_v nulls first, t.template_key
+"""
+
+
+async def throughput(conn: AsyncConnection[Any], k6: list[K6Row]) -> Throughput:
+    """The board's figures, in one snapshot, with the load tests that the caller read."""
+    async with snapshot(conn):
+        return Throughput(
+            fairness=[FairnessRow.model_validate(row) for row in await _rows(conn, FAIRNESS)],
+            priority=[PriorityRow.model_validate(row) for row in await _rows(conn, PRIORITY)],
+            budgets=[BudgetRow.model_validate(row) for row in await _rows(conn, BUDGETS, MOST_BUDGETS)],
+            templates=[TemplateRow.model_validate(row) for row in await _rows(conn, TEMPLATES)],
+            k6=k6,
+        )
+
+
+async def _rows(conn: AsyncConnection[Any], query: LiteralString, *values: object) -> list[JsonObject]:
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        return await (await cursor.execute(query, values or None)).fetchall()

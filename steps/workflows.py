@@ -1,0 +1,152 @@
+"""What operators see of workflows of any kind: lists, journals, queues. Reads only, and never the payloads, which may be large."""
+
+from typing import LiteralString, cast
+
+from psycopg.rows import dict_row
+
+from engine import Connection
+from steps.contracts.base import JsonObject
+from steps.contracts.ops import OpsAction, OpsStep, OpsWorkflow, OpsWorkflowDetail, QueueDepth
+from steps.documents import json_or_text, without_none
+from steps.errors import NotFound
+
+WORKFLOW: LiteralString = """
+    select s.workflow_uuid as "workflowID", coalesce(s.status, '') as status, nullif(trim(s.name), '') as name,
+           nullif(trim(s.class_name), '') as "className", s.queue_name as "queueName",
+           s.application_version as "applicationVersion", s.created_at as "createdAt", s.updated_at as "updatedAt"
+      from dbos.workflow_status s
+"""
+ONE: LiteralString = WORKFLOW + " where s.workflow_uuid = %(id)s"
+NEWEST: LiteralString = (
+    WORKFLOW
+    + """
+     where (%(status)s::text is null or s.status = %(status)s) and (%(name)s::text is null or s.name = %(name)s)
+       and (%(queue)s::text is null or s.queue_name = %(queue)s)
+     order by s.created_at desc, s.workflow_uuid, s.status
+     limit %(limit)s
+"""
+)
+QUEUED: LiteralString = (
+    WORKFLOW
+    + """
+     where s.status in ('ENQUEUED', 'PENDING') and s.queue_name is not null
+       and (%(status)s::text is null or s.status = %(status)s) and (%(queue)s::text is null or s.queue_name = %(queue)s)
+     order by s.queue_name, s.status, s.priority, s.created_at, s.workflow_uuid
+     limit %(limit)s
+"""
+)
+
+
+async def list_workflows(
+    conn: Connection, *, status: str | None = None, name: str | None = None, queue: str | None = None, limit: int
+) -> list[OpsWorkflow]:
+    """The newest first."""
+    given = {"status": status, "name": name, "queue": queue, "limit": limit}
+    return [OpsWorkflow.model_validate(_workflow(row)) for row in await _rows(conn, NEWEST, given)]
+
+
+async def list_queued(conn: Connection, *, queue: str | None = None, status: str | None = None, limit: int) -> list[OpsWorkflow]:
+    """What is queued or was taken from a queue and has not ended, by queue and in the order in which it is taken."""
+    given = {"status": status, "queue": queue, "limit": limit}
+    return [OpsWorkflow.model_validate(_workflow(row)) for row in await _rows(conn, QUEUED, given)]
+
+
+#: Written under the lock of the workflow's row, so that created_at orders what was done to it.
+AUDIT: LiteralString = """
+    select a.inline
+      from app.runs r
+      join app.artifacts a on a.run_id = r.id and a.step_id = 'OPS'
+     where r.workflow_id = %(id)s
+     order by a.created_at desc, a.task_key desc
+"""
+
+
+async def get_workflow(conn: Connection, id: str) -> OpsWorkflowDetail:
+    """A workflow with what operators did to it. Raises NotFound."""
+    rows = await _rows(conn, ONE, {"id": id})
+    if not rows:
+        raise NotFound(f"workflow not found: {id}")
+    audit = [OpsAction.model_validate(row["inline"]) for row in await _rows(conn, AUDIT, {"id": id})]
+    return OpsWorkflowDetail.model_validate(_workflow(rows[0]) | {"audit": audit})
+
+
+EXISTS: LiteralString = "select 1 from dbos.workflow_status where workflow_uuid = %(id)s"
+STEPS: LiteralString = """
+    select o.function_name as name, o.function_id, o.started_at_epoch_ms as started_at, o.completed_at_epoch_ms as completed_at, o.error
+      from dbos.operation_outputs o
+     where o.workflow_uuid = %(id)s
+     order by o.function_id
+"""
+
+
+async def list_steps(conn: Connection, id: str) -> list[OpsStep]:
+    """A workflow's journal, in the order of recording. Raises NotFound."""
+    if not await _rows(conn, EXISTS, {"id": id}):
+        raise NotFound(f"workflow not found: {id}")
+    return [_step(row) for row in await _rows(conn, STEPS, {"id": id})]
+
+
+QUEUE_DEPTH: LiteralString = """
+    select queue_name as "queueName", status, workflow_count as "workflowCount", oldest_created_at as "oldestCreatedAt",
+           newest_created_at as "newestCreatedAt"
+      from app.v_ops_queue_depth
+     where (%(queue)s::text is null or queue_name = %(queue)s) and (%(status)s::text is null or status = %(status)s)
+     order by queue_name, status
+     limit %(limit)s
+"""
+
+
+async def queue_depth(conn: Connection, *, queue: str | None, status: str | None, limit: int) -> list[QueueDepth]:
+    """How much is queued and at work, by queue. What is in no queue is not counted."""
+    given = {"queue": queue, "status": status, "limit": limit}
+    return [QueueDepth.model_validate(row) for row in await _rows(conn, QUEUE_DEPTH, given)]
+
+
+FAILED: LiteralString = """
+    select s.workflow_uuid as id
+      from dbos.workflow_status s
+     where s.status in ('ERROR', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')
+     order by s.created_at desc, s.workflow_uuid
+     limit %(limit)s
+"""
+
+
+async def list_failed(conn: Connection, limit: int) -> list[str]:
+    """Ids of the workflows that failed, the newest first."""
+    return [row["id"] for row in await _rows(conn, FAILED, {"limit": limit})]
+
+
+async def _rows(conn: Connection, query: LiteralString, given: JsonObject) -> list[JsonObject]:
+    """Unprepared: a plan that is made once for all would not know which filters are given, and look at every row."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        return await (await cursor.execute(query, given, prepare=False)).fetchall()
+
+
+def _workflow(row: JsonObject) -> JsonObject:
+    """Without what it does not have. A workflow without a class is shown under its name, and without a name under its class or id."""
+    name, class_name, id = row.pop("name"), row.pop("className"), row["workflowID"]
+    named = row | {"workflowName": name or class_name or id, "workflowClassName": class_name or name or id}
+    return without_none(named)
+
+
+def _step(row: JsonObject) -> OpsStep:
+    completed = row["completed_at"] is not None
+    step: JsonObject = {
+        "stepId": row["name"],
+        "functionId": row["function_id"],
+        "status": "ERROR" if row["error"] is not None else "SUCCESS" if completed else "PENDING",
+        "startedAt": row["started_at"],
+        "completedAt": row["completed_at"],
+        "error": None if row["error"] is None else _error(row["error"]),
+    }
+    return OpsStep.model_validate(without_none(step))
+
+
+def _error(recorded: str) -> JsonObject:
+    """Name and sentence of a recorded error; the text itself where another client wrote it in a form of its own."""
+    error = json_or_text(recorded)
+    fields = cast(JsonObject, error) if isinstance(error, dict) else {}
+    if not isinstance(fields.get("message"), str):
+        return {"message": recorded}
+    name = fields.get("name")
+    return {"message": fields["message"]} | ({"name": name} if isinstance(name, str) else {})
