@@ -103,7 +103,7 @@ create table dbos.workflow_status (
 
 -- Each index below serves one statement; a status index costs every transition a row version, so there are no others.
 create index workflow_status_queued on dbos.workflow_status (queue_name, priority, created_at) where status = 'ENQUEUED';
-create index workflow_status_owned on dbos.workflow_status (executor_id) where status = 'PENDING' and executor_id is not null;
+create index workflow_status_owned on dbos.workflow_status (executor_id) where status = 'PENDING';  -- also counts those that wait
 create index workflow_status_timers on dbos.workflow_status (wake_at_ms) where wake_at_ms is not null;
 create index workflow_status_delayed on dbos.workflow_status (delay_until_epoch_ms) where status = 'DELAYED';
 create index workflow_status_deadlines on dbos.workflow_status (workflow_deadline_epoch_ms)
@@ -117,14 +117,15 @@ create index workflow_status_created on dbos.workflow_status (created_at);
 
 -- Payloads as a 3.x client writes them. Read together with the inline columns above; our own writes are inline.
 create table dbos.workflow_input (
-    workflow_uuid        text primary key,
+    workflow_uuid        text primary key constraint workflow_ids_hold_no_control_characters check (workflow_uuid !~ '[[:cntrl:]]'),
     inputs               text,
     retention_timestamp  bigint not null default (extract(epoch from now()) * 1000)::bigint
 );
 create index workflow_input_retention on dbos.workflow_input (retention_timestamp);
 
--- Another client's start or fork always leaves a row here, and ours never do. That client sends no hints, so this one is sent for it;
--- ours go beside their transactions, because a commit that notifies takes a lock over the whole server.
+-- Another client's start or fork always leaves a row here, and ours never do: the place to check what ours check themselves (control
+-- characters separate values inside the engine), and to hint workers. Our own hints go beside their transactions, because a commit that
+-- notifies takes a lock over the whole server.
 create function engine.hint_work() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp
     as $$
@@ -294,6 +295,10 @@ begin
         raise exception 'enqueue_workflow needs a workflow name, a queue name and, if given, a workflow id that are not empty'
             using errcode = 'invalid_parameter_value';
     end if;
+    if id ~ '[[:cntrl:]]' then
+        raise exception 'workflow id % holds a control character; use printable characters', quote_literal(id)
+            using errcode = 'invalid_parameter_value';
+    end if;
     if json_typeof(coalesce(named_args, '{}')) <> 'object' then
         raise exception 'enqueue_workflow takes named_args as a JSON object' using errcode = 'invalid_parameter_value';
     end if;
@@ -346,7 +351,7 @@ create table engine.wake (
     token          text not null
 );
 
--- Our own connections are named after us and send their hint themselves.
+-- Our own connections are named after us; they have checked the topic, and send their hint beside the transaction.
 create function engine.wake_mailboxes() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp
     as $$
@@ -354,6 +359,9 @@ begin
     insert into engine.wake (workflow_uuid, token)
     select distinct m.destination_uuid, 't:' || coalesce(m.topic, '__null__topic__') from arrived m;
     if not starts_with(current_setting('application_name'), 'holdfast') then
+        if exists (select from arrived m where m.topic ~ '[[:cntrl:]]') then
+            raise exception 'a topic holds a control character; use printable characters' using errcode = 'check_violation';
+        end if;
         perform pg_notify('holdfast', 'wake');
     end if;
     return null;
@@ -618,9 +626,9 @@ create table app.sbx_runs (
 create index sbx_runs_task_key_idx on app.sbx_runs (task_key);
 create index sbx_runs_by_time on app.sbx_runs using brin (created_at);
 
--- Questions put to people, one row a gate. Written by the run when it opens the gate. The last two columns (ours) let the inbox
+-- Questions put to people, one row a gate. Written by the run when it opens the gate. The last three columns (ours) let the inbox
 -- read open gates by deadline: deadline_at is set with the row, resolved_at with the answer or the timeout, or when a retry withdraws
--- the question.
+-- the question; dropped_at while the run is over without an answer (a resume takes it back).
 create table app.human_gates (
     run_id       text not null references app.runs (id),
     gate_key     text not null,
@@ -628,9 +636,10 @@ create table app.human_gates (
     created_at   timestamptz not null default now(),
     deadline_at  timestamptz,
     resolved_at  timestamptz,
+    dropped_at   timestamptz,
     primary key (run_id, gate_key)
 );
-create index human_gates_open on app.human_gates (deadline_at, created_at) where resolved_at is null;
+create index human_gates_open on app.human_gates (deadline_at, created_at) where resolved_at is null and dropped_at is null;
 
 -- The ledger of answers: one row a (workflow, gate, topic, dedupe key), written before the answer is sent on, never changed.
 create table app.human_interactions (
@@ -734,6 +743,11 @@ create function app.follow_engine() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp
     as $$
 begin
+    if new.status <> 'SUCCESS' then
+        update app.human_gates g
+           set dropped_at = case when new.status <> 'ENQUEUED' then now() end
+         where g.run_id = (select r.id from app.runs r where r.workflow_id = new.workflow_uuid) and g.resolved_at is null;
+    end if;
     if new.status = 'ENQUEUED' then
         update app.runs
            set status = 'queued', next_action = null, error = null, updated_at = now()
@@ -769,7 +783,7 @@ create trigger workflow_status_follow_engine after update of status on dbos.work
                    and old.status in ('SUCCESS', 'ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED'))))
     execute function app.follow_engine();
 
--- Operators' views over the engine's tables.
+-- Operators' views over the engine's tables. Where they say `or`, each side is read by a partial index of its own.
 
 -- Workflows that ended badly in the last 24 hours.
 create view app.v_ops_failures_24h as
@@ -792,7 +806,7 @@ create view app.v_ops_queue_depth as
     select s.queue_name, s.status, count(*) as workflow_count,
            min(s.created_at) as oldest_created_at, max(s.created_at) as newest_created_at
       from dbos.workflow_status s
-     where s.status in ('ENQUEUED', 'PENDING') and s.queue_name is not null
+     where (s.status = 'ENQUEUED' or s.status = 'PENDING') and s.queue_name is not null
      group by s.queue_name, s.status;
 
 -- The same by partition: is one tenant crowding out the others?
@@ -800,14 +814,14 @@ create view app.v_ops_queue_fairness as
     select s.queue_name, s.queue_partition_key, s.status, count(*) as workflow_count,
            min(s.created_at) as oldest_created_at, max(s.created_at) as newest_created_at
       from dbos.workflow_status s
-     where s.status in ('ENQUEUED', 'PENDING') and s.queue_name is not null
+     where (s.status = 'ENQUEUED' or s.status = 'PENDING') and s.queue_name is not null
      group by s.queue_name, s.queue_partition_key, s.status;
 
 -- The same by priority, with how long since a workflow was made that it last moved.
 create view app.v_ops_queue_priority as
     select s.queue_name, s.priority, s.status, count(*) as workflow_count, avg(s.updated_at - s.created_at) as avg_latency_ms
       from dbos.workflow_status s
-     where s.status in ('ENQUEUED', 'PENDING') and s.queue_name is not null
+     where (s.status = 'ENQUEUED' or s.status = 'PENDING') and s.queue_name is not null
      group by s.queue_name, s.priority, s.status;
 
 -- What a fresh database holds: a sentinel in the crash demonstration's tables, and the three recipes that a start by name uses.

@@ -13,9 +13,8 @@ from api.http import BadRequest, Door, json_response, query_with_numbers
 from steps.contracts.base import parse
 from steps.contracts.ops import SleepWorkflowRequest
 from steps.crashdemo import crash_demo
+from steps.policy import CONTROL_QUEUE
 from steps.timers import slow_step
-
-QUEUE = "controlQ"
 
 MARKS: LiteralString = """
     select count(*) filter (where m.step = 's1'), count(*) filter (where m.step = 's2')
@@ -39,7 +38,7 @@ async def start(door: Door, request: Request) -> Response:
         workflow_id,
         config.crashdemo_sleep_ms / 1000,
         id=workflow_id,
-        queue=QUEUE,
+        queue=CONTROL_QUEUE,
         version=config.app_version,
     )
     return json_response(DrillStarted(accepted=True, workflowId=workflow_id).document(), 202)
@@ -50,7 +49,7 @@ async def start_slow_step(door: Door, request: Request) -> Response:
     query = {"wf": workflow_id_of(request)} | query_with_numbers(request, "sleep")
     asked = parse(SleepWorkflowRequest, query)
     version = door.config.app_version
-    await door.engine.enqueue(slow_step, asked.wf, asked.sleep / 1000, id=asked.wf, queue=QUEUE, version=version)
+    await door.engine.enqueue(slow_step, asked.wf, asked.sleep / 1000, id=asked.wf, queue=CONTROL_QUEUE, version=version)
     return json_response(DrillStarted(accepted=True, workflowId=asked.wf).document(), 202)
 
 

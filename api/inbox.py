@@ -25,7 +25,7 @@ class HitlInboxQuery(Wire):
     limit: Annotated[int, Field(ge=1, le=200)] = 100
 
 
-#: The deadlines come from an index of open gates, so what it costs depends on the limit.
+#: The deadlines come from an index of open gates, and the run of each is looked up, so what it costs depends on the limit.
 INBOX: LiteralString = """
     select r.workflow_id, g.gate_key, g.topic,
            floor(extract(epoch from g.deadline_at) * 1000)::bigint as deadline_ms,
@@ -33,13 +33,16 @@ INBOX: LiteralString = """
            engine.now_ms() as now_ms,
            exists (select from dbos.workflow_status e where e.workflow_uuid = 'esc:' || r.workflow_id || ':' || g.gate_key)
                as escalated,
-           not exists (select
-                         from dbos.workflow_status s
-                        where s.workflow_uuid = r.workflow_id and s.status in ('ENQUEUED', 'DELAYED', 'PENDING')) as abandoned
+           coalesce((select s.status from dbos.workflow_status s where s.workflow_uuid = r.workflow_id)
+                    not in ('ENQUEUED', 'DELAYED', 'PENDING'), true) as abandoned
       from app.human_gates g
-      join app.runs r on r.id = g.run_id and r.status = 'waiting_input'
-     where g.resolved_at is null
-       and exists (select from dbos.workflow_events p where p.workflow_uuid = r.workflow_id and p.key = 'ui:' || g.gate_key)
+     cross join lateral (
+           select w.workflow_id
+             from app.runs w
+             join dbos.workflow_events p on p.workflow_uuid = w.workflow_id and p.key = 'ui:' || g.gate_key
+            where w.id = g.run_id and w.status = 'waiting_input'
+            limit 1) r
+     where g.resolved_at is null and g.dropped_at is null
      order by g.deadline_at, g.created_at, r.workflow_id, g.gate_key
      limit %s
 """

@@ -20,7 +20,8 @@ from steps.contracts.ops import (
     ResumeWorkflowRequest,
     SleepWorkflowRequest,
 )
-from steps.timers import QUEUE, time_workflow
+from steps.policy import CONTROL_QUEUE
+from steps.timers import time_workflow
 
 ACCEPTED = 202
 
@@ -70,7 +71,7 @@ async def sleep(door: Door, request: Request) -> Response:
     """The same id again is the same sleep."""
     asked = parse(SleepWorkflowRequest, query_with_numbers(request, "sleep"))
     version = door.config.app_version
-    await door.engine.enqueue(time_workflow, asked.sleep / 1000, id=asked.wf, queue=QUEUE, version=version)
+    await door.engine.enqueue(time_workflow, asked.sleep / 1000, id=asked.wf, queue=CONTROL_QUEUE, version=version)
     return json_response(SleepStarted(accepted=True, workflowID=asked.wf).document(), ACCEPTED)
 
 

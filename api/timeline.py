@@ -105,7 +105,7 @@ ROWS: LiteralString = """
       from rows
      where (%(kind)s::text is null or kind = %(kind)s) and (%(step_id)s::text is null or step_id = %(step_id)s)
        and coalesce(seq, 0) > %(after)s
-     order by case when %(by_seq)s then coalesce(seq, 0) else started_at_ms end, step_id, kind
+     order by case when %(by_seq)s then coalesce(seq, 0) else started_at_ms end, seq nulls last, step_id, kind
      limit %(limit)s offset %(offset)s
 """
 

@@ -132,9 +132,8 @@ QUEUE_STATE: LiteralString = """
 """
 GATE_STATE: LiteralString = """
     select count(*), coalesce(greatest((select engine.now_ms()) - extract(epoch from min(o.created_at)) * 1000, 0), 0) / 1000.0
-      from (select g.run_id, g.created_at from app.human_gates g
-             where g.resolved_at is null order by g.deadline_at, g.created_at limit %s) o
-      join app.runs r on r.id = o.run_id and r.status = 'waiting_input'
+      from (select g.created_at from app.human_gates g
+             where g.resolved_at is null and g.dropped_at is null order by g.deadline_at, g.created_at limit %s) o
 """
 WORKERS_ALIVE: LiteralString = "select count(*) from engine.worker w where not w.dead"
 

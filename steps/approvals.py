@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import LiteralString
 
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
 from engine import Connection, Engine
 from steps.contracts.base import JsonObject
@@ -21,7 +20,7 @@ from steps.errors import Conflict, NotFound
 from steps.forks import tell
 from steps.gates import APPROVE_PLAN, APPROVED_BEFORE, APPROVED_BEFORE_ORIGIN, ASK_USER, PARALLEL, Question
 from steps.identity import gate_key, human_topic, legacy_dedupe_key, payload_hash, pre_approval_dedupe_key, send_key
-from steps.replies import RECORD
+from steps.replies import Entry, record
 
 #: Nothing is locked: a worker's commits must never wait for a client of ours.
 RUN: LiteralString = """
@@ -73,6 +72,9 @@ class _Run:
         """The gate of this question in the run's present attempt, whether it was opened or not."""
         return gate_key(self.run_id, question.step_id, question.purpose, self.attempt)
 
+    def entry(self, key: str, topic: str, message: JsonObject, dedupe_key: str, origin: Origin) -> Entry:
+        return Entry(self.workflow_id, self.run_id, key, topic, message, dedupe_key, origin)
+
 
 @dataclass(frozen=True, slots=True)
 class _Gate:
@@ -86,12 +88,10 @@ class _Gate:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    gate_key: str
-    topic: str
-    message: JsonObject
-    dedupe_key: str
+    """What is to be recorded, and the key under which it is sent."""
+
+    entry: Entry
     message_key: str
-    origin: Origin
 
 
 async def approve_plan(engine: Engine, id: str, request: PlanApprovalRequest) -> Approval:
@@ -107,7 +107,7 @@ async def approve_plan(engine: Engine, id: str, request: PlanApprovalRequest) ->
             raise NotFound("run not found")
         run = await _find(conn, approval.run_id)
         if run.status not in TERMINAL and (yes := _yes(run, await _gates(conn, run), request)):
-            await _deliver(engine, conn, run, yes)
+            await _deliver(engine, conn, yes)
     return approval
 
 
@@ -122,7 +122,7 @@ def _yes(run: _Run, gates: list[_Gate], request: PlanApprovalRequest) -> _Answer
         return None
     to_come = run.key_of(APPROVE_PLAN)
     key = pre_approval_dedupe_key(run.workflow_id, to_come)
-    return _Answer(to_come, human_topic(to_come), APPROVED_BEFORE, key, key, APPROVED_BEFORE_ORIGIN)
+    return _Answer(run.entry(to_come, human_topic(to_come), APPROVED_BEFORE, key, APPROVED_BEFORE_ORIGIN), key)
 
 
 async def send_event(engine: Engine, id: str, event: RunEvent, *, ahead: bool) -> bool:
@@ -139,7 +139,7 @@ async def send_event(engine: Engine, id: str, event: RunEvent, *, ahead: bool) -
             return False
         key, topic = (gate.gate_key, gate.topic) if gate else _gate_ahead(run, gates)
         message = {"approved": True} | event.payload if event.type == "approve-plan" else event.payload
-        await _deliver(engine, conn, run, _answer(run, key, topic, message, "legacy-event"))
+        await _deliver(engine, conn, _answer(run, key, topic, message, "legacy-event"))
     return True
 
 
@@ -172,22 +172,12 @@ async def _gates(conn: Connection, run: _Run) -> list[_Gate]:
 
 def _answer(run: _Run, key: str, topic: str, message: JsonObject, origin: Origin) -> _Answer:
     """An answer whose key follows from what it says: the same again is no second one."""
-    digest = payload_hash(message)
-    dedupe_key = legacy_dedupe_key(origin, run.workflow_id, run.run_id, key, topic, digest)
-    return _Answer(key, topic, message, dedupe_key, send_key(topic, dedupe_key), origin)
+    dedupe_key = legacy_dedupe_key(origin, run.workflow_id, run.run_id, key, topic, payload_hash(message))
+    return _Answer(run.entry(key, topic, message, dedupe_key, origin), send_key(topic, dedupe_key))
 
 
-async def _deliver(engine: Engine, conn: Connection, run: _Run, answer: _Answer) -> None:
+async def _deliver(engine: Engine, conn: Connection, answer: _Answer) -> None:
     """Ledger row and message, unless the ledger has this answer."""
-    row = {
-        "workflow_id": run.workflow_id,
-        "run_id": run.run_id,
-        "gate_key": answer.gate_key,
-        "topic": answer.topic,
-        "dedupe_key": answer.dedupe_key,
-        "payload_hash": payload_hash(answer.message),
-        "payload": Jsonb(answer.message),
-        "origin": answer.origin,
-    }
-    if (await conn.execute(RECORD, row)).rowcount == 1:
-        await tell(engine, conn, run.workflow_id, answer.message, topic=answer.topic, key=answer.message_key)
+    entry = answer.entry
+    if await record(conn, entry):
+        await tell(engine, conn, entry.workflow_id, entry.payload, topic=entry.topic, key=answer.message_key)

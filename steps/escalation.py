@@ -9,9 +9,8 @@ from typing import Any
 from engine import start, step, workflow
 from steps import identity
 from steps.artifacts import ASIDE, ride_artifact
+from steps.policy import CONTROL_QUEUE
 from steps.run_record import Run
-
-CONTROL_QUEUE = "controlQ"
 
 
 async def escalate(run: Run, gate_key: str, at_ms: int) -> None:

@@ -19,11 +19,10 @@ from steps.documents import compact
 from steps.errors import InvalidInput
 from steps.execute_artifacts import ride_task_artifacts
 from steps.execute_task import MAX_ATTEMPTS, STEP, Task, TaskDone, execute_task
+from steps.policy import SANDBOX_QUEUE
 from steps.ports import ports
 from steps.records import RECEIPT, Attempt, begin_step, finish_step
 from steps.run_record import Run, is_fork_of
-
-SANDBOX_QUEUE = "sbxQ"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,9 @@ from steps.contracts.intent import Budget, QueueName, RunRequest, Workload
 from steps.errors import QueuePolicyError
 
 PARENT_QUEUE = "intentQ"
-PARENTS_QUEUES = frozenset({PARENT_QUEUE, "sbxQ"})
+SANDBOX_QUEUE = "sbxQ"
+CONTROL_QUEUE = "controlQ"
+PARENTS_QUEUES = frozenset({PARENT_QUEUE, SANDBOX_QUEUE})
 QUEUES: tuple[str, ...] = get_args(QueueName)
 _LANE_PRIORITY: Mapping[str, int] = {"interactive": 1, "batch": 1000}
 

@@ -13,7 +13,7 @@ from psycopg.rows import class_row
 
 from steps.canonical import canonical_json
 from steps.contracts.base import JsonObject
-from steps.contracts.proof import ProofCard
+from steps.contracts.proof import ProofCard, ProofSource
 from steps.repro import snapshot
 
 RUN: LiteralString = """
@@ -80,8 +80,31 @@ class Run:
     version: str | None
     attempts: int | None
 
-    def card_id(self, *parts: object) -> str:
-        return "-".join(["proof", self.workflow_id, *(str(part) for part in parts)])
+    @property
+    def address(self) -> str:
+        return f"/api/runs/{self.workflow_id}"
+
+    def card(
+        self,
+        *key: object,
+        claim: str,
+        evidence: str,
+        at_ms: int,
+        source: ProofSource = "sql",
+        provenance: str,
+        ref: str | None,
+    ) -> ProofCard:
+        """A card about the row that the key names. ref: where to look for oneself."""
+        return ProofCard(
+            id="-".join(["proof", self.workflow_id, *map(str, key)]),
+            claim=claim,
+            evidence=evidence,
+            source=source,
+            ts=at_ms,
+            sourceTs=at_ms,
+            provenance=provenance,
+            rawRef=ref,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,108 +159,97 @@ async def proof_cards(conn: AsyncConnection[Any], id: str) -> list[ProofCard]:
 
 def _of_the_run(run: Run) -> Iterator[ProofCard]:
     recipe = f"{run.recipe_id}@{run.recipe_v} {run.recipe_hash}" if run.recipe_id else "none"
-    yield ProofCard(
-        id=run.card_id("identity"),
+    yield run.card(
+        "identity",
         claim="the run is named by the hash of its intent" if run.intent_hash else "the run is named by its intent's id",
         evidence=f"workflowID={run.workflow_id} intentHash={run.intent_hash or 'none'} recipe={recipe}",
-        source="sql",
-        ts=run.created_at_ms,
-        sourceTs=run.created_at_ms,
+        at_ms=run.created_at_ms,
         provenance="app.runs",
-        rawRef=f"/api/runs/{run.workflow_id}",
+        ref=run.address,
     )
-    yield ProofCard(
-        id=run.card_id("status"),
+    yield run.card(
+        "status",
         claim=f"the run is {run.status}",
         evidence=f"status={run.status}" + (f" error={run.error}" if run.error else ""),
-        source="sql",
-        ts=run.updated_at_ms,
-        sourceTs=run.updated_at_ms,
+        at_ms=run.updated_at_ms,
         provenance="app.runs",
-        rawRef=f"/api/runs/{run.workflow_id}",
+        ref=run.address,
     )
-    yield ProofCard(
-        id=run.card_id("budget"),
+    yield run.card(
+        "budget",
         claim="the run has a budget" if run.budget else "the run has no budget",
         evidence=canonical_json(run.budget) if run.budget else "budget is null",
-        source="sql",
-        ts=run.created_at_ms,
-        sourceTs=run.created_at_ms,
+        at_ms=run.created_at_ms,
         provenance="app.runs.budget",
-        rawRef=f"/api/runs/{run.workflow_id}",
+        ref=run.address,
     )
-    yield ProofCard(
-        id=run.card_id("partition"),
+    yield run.card(
+        "partition",
         claim="the run takes the share of its partition" if run.partition else "the run is of no partition",
         evidence=f"queuePartitionKey={run.partition or 'none'} queue={run.queue or 'none'}",
-        source="sql",
-        ts=run.created_at_ms,
-        sourceTs=run.created_at_ms,
+        at_ms=run.created_at_ms,
         provenance="app.runs.queue_partition_key",
-        rawRef=f"/api/runs/{run.workflow_id}",
+        ref=run.address,
     )
 
 
 def _of_the_engine(run: Run) -> Iterator[ProofCard]:
     if run.workflow_status is None or run.workflow_updated_at_ms is None:
         return
-    yield ProofCard(
-        id=run.card_id("workflow"),
+    yield run.card(
+        "workflow",
         claim=f"the engine has the workflow as {run.workflow_status}",
         evidence=f"status={run.workflow_status} version={run.version or 'none'} attempts={run.attempts or 0}",
+        at_ms=run.workflow_updated_at_ms,
         source="dbos",
-        ts=run.workflow_updated_at_ms,
-        sourceTs=run.workflow_updated_at_ms,
         provenance="dbos.workflow_status",
-        rawRef=f"/api/ops/wf/{run.workflow_id}",
+        ref=f"/api/ops/wf/{run.workflow_id}",
     )
 
 
 def _of_step(run: Run, step: Step) -> ProofCard:
-    return ProofCard(
-        id=run.card_id("step", step.step_id, step.attempt),
+    return run.card(
+        "step",
+        step.step_id,
+        step.attempt,
         claim=f"{step.step_id} was recorded",
         evidence=f"attempt={step.attempt} phase={step.phase}",
-        source="sql",
-        ts=step.at_ms,
-        sourceTs=step.at_ms,
+        at_ms=step.at_ms,
         provenance="app.run_steps",
-        rawRef=f"/api/runs/{run.workflow_id}/steps/{step.step_id}",
+        ref=f"{run.address}/steps/{step.step_id}",
     )
 
 
 def _of_artifact(run: Run, artifact: Artifact) -> ProofCard:
-    return ProofCard(
-        id=run.card_id("art", artifact.step_id, artifact.task_key, artifact.idx, artifact.attempt),
+    return run.card(
+        "art",
+        artifact.step_id,
+        artifact.task_key,
+        artifact.idx,
+        artifact.attempt,
         claim=f"{artifact.step_id} left a {artifact.kind}",
         evidence=f"sha256={artifact.sha256}",
+        at_ms=artifact.at_ms,
         source="artifact",
-        ts=artifact.at_ms,
-        sourceTs=artifact.at_ms,
         provenance="app.artifacts",
-        rawRef=artifact.uri,
+        ref=artifact.uri,
     )
 
 
 def _of_ledgers(run: Run, once: Once) -> Iterator[ProofCard]:
-    answered_ms, effected_ms = once.answered_at_ms or run.created_at_ms, once.effected_at_ms or run.created_at_ms
-    yield ProofCard(
-        id=run.card_id("answers"),
+    yield run.card(
+        "answers",
         claim="each answer to a gate has one row",
         evidence=f"answers={once.answers} of which twice={once.answers_twice}",
-        source="sql",
-        ts=answered_ms,
-        sourceTs=answered_ms,
+        at_ms=once.answered_at_ms or run.created_at_ms,
         provenance="app.human_interactions",
-        rawRef=f"/api/runs/{run.workflow_id}/interactions",
+        ref=f"{run.address}/interactions",
     )
-    yield ProofCard(
-        id=run.card_id("effects"),
+    yield run.card(
+        "effects",
         claim="each side effect was seen once",
         evidence=f"effects={once.effects} of which twice={once.effects_twice}",
-        source="sql",
-        ts=effected_ms,
-        sourceTs=effected_ms,
+        at_ms=once.effected_at_ms or run.created_at_ms,
         provenance="app.mock_receipts",
-        rawRef=f"/api/runs/{run.workflow_id}/repro",
+        ref=f"{run.address}/repro",
     )

@@ -61,6 +61,32 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the ledger."""
+
+    workflow_id: str
+    run_id: str
+    gate_key: str
+    topic: str
+    payload: JsonObject
+    dedupe_key: str
+    origin: str
+
+    @property
+    def row(self) -> JsonObject:
+        return {
+            "workflow_id": self.workflow_id,
+            "run_id": self.run_id,
+            "gate_key": self.gate_key,
+            "topic": self.topic,
+            "payload": Jsonb(self.payload),
+            "payload_hash": payload_hash(self.payload),
+            "dedupe_key": self.dedupe_key,
+            "origin": self.origin,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class _Gate:
     run_id: str
     workflow_id: str
@@ -94,7 +120,10 @@ async def record_answer(engine: Engine, answer: Answer) -> bool:
         if await _was_recorded(conn, gate, answer):
             return True
         _require_waiting(gate, answer)
-        if not await _record(conn, gate, answer):
+        entry = Entry(
+            gate.workflow_id, gate.run_id, answer.gate_key, answer.topic, answer.payload, answer.dedupe_key, answer.origin
+        )
+        if not await record(conn, entry):
             # Another transaction took the key meanwhile, and has committed: its row is visible now.
             return await _was_recorded(conn, gate, answer)
         try:
@@ -138,18 +167,6 @@ def _require_waiting(gate: _Gate, answer: Answer) -> None:
         raise Conflict(f"gate {answer.gate_key} is settled and takes no more answers")
 
 
-async def _record(conn: AsyncConnection[Any], gate: _Gate, answer: Answer) -> bool:
-    cursor = await conn.execute(
-        RECORD,
-        {
-            "workflow_id": gate.workflow_id,
-            "run_id": gate.run_id,
-            "gate_key": answer.gate_key,
-            "topic": answer.topic,
-            "dedupe_key": answer.dedupe_key,
-            "payload_hash": payload_hash(answer.payload),
-            "payload": Jsonb(answer.payload),
-            "origin": answer.origin,
-        },
-    )
-    return cursor.rowcount == 1
+async def record(conn: AsyncConnection[Any], entry: Entry) -> bool:
+    """Write a row of the ledger; False when it holds one of this dedupe key."""
+    return (await conn.execute(RECORD, entry.row)).rowcount == 1

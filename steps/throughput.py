@@ -13,6 +13,7 @@ from steps.contracts.proof import BudgetRow, FairnessRow, K6Row, PriorityRow, Te
 from steps.repro import snapshot
 
 MOST_BUDGETS = 200
+MOST_ROWS = 1000
 
 FAIRNESS: LiteralString = """
     select f.queue_name as "queueName", f.queue_partition_key as "partitionKey", f.status, f.workflow_count as "workflowCount",
@@ -20,6 +21,7 @@ FAIRNESS: LiteralString = """
            'sql' as source, 'app.v_ops_queue_fairness' as provenance, '/api/ops/wf?status=' || f.status as "rawRef"
       from app.v_ops_queue_fairness f
      order by f.queue_name, f.queue_partition_key nulls first, f.status
+     limit %s
 """
 PRIORITY: LiteralString = """
     select p.queue_name as "queueName", p.priority, p.status, p.workflow_count as "workflowCount",
@@ -27,6 +29,7 @@ PRIORITY: LiteralString = """
            'sql' as source, 'app.v_ops_queue_priority' as provenance, '/api/ops/wf?status=' || p.status as "rawRef"
       from app.v_ops_queue_priority p
      order by p.queue_name, p.priority, p.status
+     limit %s
 """
 #: A breach says what was measured under `json`.
 BUDGETS: LiteralString = """
@@ -69,8 +72,8 @@ async def throughput(conn: AsyncConnection[Any], k6: list[K6Row]) -> Throughput:
     """The board's figures, in one snapshot, with the load tests that the caller read."""
     async with snapshot(conn):
         return Throughput(
-            fairness=[FairnessRow.model_validate(row) for row in await _rows(conn, FAIRNESS)],
-            priority=[PriorityRow.model_validate(row) for row in await _rows(conn, PRIORITY)],
+            fairness=[FairnessRow.model_validate(row) for row in await _rows(conn, FAIRNESS, MOST_ROWS)],
+            priority=[PriorityRow.model_validate(row) for row in await _rows(conn, PRIORITY, MOST_ROWS)],
             budgets=[BudgetRow.model_validate(row) for row in await _rows(conn, BUDGETS, MOST_BUDGETS)],
             templates=[TemplateRow.model_validate(row) for row in await _rows(conn, TEMPLATES)],
             k6=k6,

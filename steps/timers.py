@@ -13,8 +13,8 @@ from steps.canonical import sha256_json
 from steps.contracts.base import JsonObject
 from steps.crashdemo import mark
 from steps.identity import artifact_uri, run_id
+from steps.policy import CONTROL_QUEUE
 
-QUEUE = "controlQ"
 SCHEDULE = "scheduled-ops"
 EVERY_30_S = "* * * * * */30"
 
@@ -119,4 +119,4 @@ async def set_schedule(engine: Engine, *, on: bool) -> None:
     async with engine.transaction() as conn:
         await conn.execute(FORGET_PAUSE if on else PAUSE, (SCHEDULE,))
     if on:
-        await engine.schedule(SCHEDULE, scheduled_ops, EVERY_30_S, queue=QUEUE)
+        await engine.schedule(SCHEDULE, scheduled_ops, EVERY_30_S, queue=CONTROL_QUEUE)

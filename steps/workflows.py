@@ -29,7 +29,7 @@ NEWEST: LiteralString = (
 QUEUED: LiteralString = (
     WORKFLOW
     + """
-     where s.status in ('ENQUEUED', 'PENDING') and s.queue_name is not null
+     where (s.status = 'ENQUEUED' or s.status = 'PENDING') and s.queue_name is not null
        and (%(status)s::text is null or s.status = %(status)s) and (%(queue)s::text is null or s.queue_name = %(queue)s)
      order by s.queue_name, s.status, s.priority, s.created_at, s.workflow_uuid
      limit %(limit)s
@@ -102,11 +102,16 @@ async def queue_depth(conn: Connection, *, queue: str | None, status: str | None
     return [QueueDepth.model_validate(row) for row in await _rows(conn, QUEUE_DEPTH, given)]
 
 
+#: The newest of each state, from the index of workflows that ended badly, whose condition is repeated here.
 FAILED: LiteralString = """
-    select s.workflow_uuid as id
-      from dbos.workflow_status s
-     where s.status in ('ERROR', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')
-     order by s.created_at desc, s.workflow_uuid
+    select f.workflow_uuid as id
+      from unnest(array['ERROR', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED']) as state
+     cross join lateral (
+           select s.workflow_uuid, s.created_at from dbos.workflow_status s
+            where s.status = state and s.status in ('ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')
+            order by s.created_at desc, s.workflow_uuid
+            limit %(limit)s) f
+     order by f.created_at desc, f.workflow_uuid
      limit %(limit)s
 """
 

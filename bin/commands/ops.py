@@ -34,8 +34,8 @@ INBOX: LiteralString = """
     select r.workflow_id, g.gate_key, g.created_at, g.deadline_at
       from app.human_gates g
       join app.runs r on r.id = g.run_id
-     where g.resolved_at is null and r.status = 'waiting_input'
-     order by g.deadline_at nulls last, g.created_at, g.gate_key
+     where g.resolved_at is null and g.dropped_at is null and r.status = 'waiting_input'
+     order by g.deadline_at, g.created_at, g.gate_key
      limit 200
 """
 SLOW: LiteralString = """

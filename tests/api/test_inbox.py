@@ -1,7 +1,6 @@
 """The inbox: what waits for a person now, the most urgent first."""
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from api import inbox
 from steps.contracts.gate import InboxRow
 from steps.identity import escalation_id, human_topic, run_id
+from tests.api.plans import rows_read
 from tests.api.samples import GATE, WID, Rows
 
 NOW_MS = 1_700_000_000_000
@@ -161,37 +161,37 @@ async def test_it_costs_the_same_however_many_gates_are_open(client: httpx.Async
     await fill(rows, 5_000)
     await rows.fetch("analyze app.human_gates, app.runs, dbos.workflow_events")
     assert len(await listed(client, "?limit=5")) == 5
-    touched = await explained(rows, 5)
+    touched = await rows_read(rows, "human_gates", inbox.INBOX, (5,))
     assert touched < 100, f"{touched} gates were read to list 5"
 
 
-async def fill(rows: Rows, count: int) -> None:
+async def test_the_gates_of_runs_that_ended_cost_it_nothing_and_come_back_with_a_resume(
+    client: httpx.AsyncClient, rows: Rows
+) -> None:
+    for name in ("cancelled", WID):
+        await open_gate(rows, name, keys=())
+    await fill(rows, 5_000, "cancelled")
+    await fill(rows, 10, WID, later_s=10_000)
+    await rows.fetch("update dbos.workflow_status set status = 'CANCELLED' where workflow_uuid = 'cancelled'")
+    await rows.fetch("analyze app.human_gates, app.runs, dbos.workflow_events")
+    assert {row.workflowID for row in await listed(client, "?limit=200")} == {WID}
+    touched = await rows_read(rows, "human_gates", inbox.INBOX, (5,))
+    assert touched < 100, f"{touched} gates were read to list 5"
+    await rows.fetch("update dbos.workflow_status set status = 'ENQUEUED' where workflow_uuid = 'cancelled'")
+    assert {row.workflowID for row in await listed(client, "?limit=5")} == {"cancelled"}
+
+
+async def fill(rows: Rows, count: int, workflow_id: str = WID, *, later_s: int = 0) -> None:
     """Many gates of one run, with their prompts."""
     await rows.fetch(
         """with opened as (
                insert into app.human_gates (run_id, gate_key, topic, deadline_at)
-               select %s, 'g' || n, 'human:g' || n, now() + n * interval '1 s' from generate_series(1, %s) n
+               select %s, 'g' || n, 'human:g' || n, now() + (n + %s) * interval '1 s' from generate_series(1, %s) n
                returning gate_key)
            insert into dbos.workflow_events (workflow_uuid, key, value, serialization)
            select %s, 'ui:' || o.gate_key, '{}', 'portable_json' from opened o""",
-        run_id(WID),
+        run_id(workflow_id),
+        later_s,
         count,
-        WID,
+        workflow_id,
     )
-
-
-async def explained(rows: Rows, limit: int) -> int:
-    """How many rows of app.human_gates the inbox's statement reads."""
-    async with rows.engine.transaction() as conn:
-        cursor = await conn.execute(b"explain (analyze, format json) " + inbox.INBOX.encode(), (limit,))
-        row = await cursor.fetchone()
-    assert row is not None
-    return sum(node["Actual Rows"] * node["Actual Loops"] for node in nodes(row[0][0]["Plan"]) if scans_gates(node))
-
-
-def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    return [plan, *(below for child in plan.get("Plans", ()) for below in nodes(child))]
-
-
-def scans_gates(node: dict[str, Any]) -> bool:
-    return node.get("Relation Name") == "human_gates"

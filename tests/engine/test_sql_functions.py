@@ -67,6 +67,7 @@ REFUSED: list[LiteralString] = [
     "select dbos.enqueue_workflow('', 'q')",
     "select dbos.enqueue_workflow('add', '')",
     "select dbos.enqueue_workflow('add', 'q', workflow_id => '')",
+    r"select dbos.enqueue_workflow('add', 'q', workflow_id => E'a\x1fb')",
     "select dbos.enqueue_workflow('add', 'q', named_args => '[1]')",
 ]
 

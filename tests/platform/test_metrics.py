@@ -102,10 +102,11 @@ GATES: LiteralString = """
     insert into app.runs (id, intent_id, workflow_id, status) values ('r', 'i', 'w1', 'waiting_input');
     insert into app.intents (id, goal, payload) values ('j', 'g', '{}');
     insert into app.runs (id, intent_id, workflow_id, status) values ('s', 'j', 'w2', 'canceled');
-    insert into app.human_gates (run_id, gate_key, topic, created_at, resolved_at)
-    select run, key, 't', to_timestamp((engine.now_ms() - age_ms) / 1000.0), case when resolved then now() end
-      from (values ('r', 'open', 9000, false), ('r', 'newer', 1000, false), ('r', 'answered', 99000, true),
-                   ('s', 'of a run that ended', 99000, false)) as v (run, key, age_ms, resolved)
+    insert into app.human_gates (run_id, gate_key, topic, created_at, resolved_at, dropped_at)
+    select run, key, 't', to_timestamp((engine.now_ms() - age_ms) / 1000.0), case when resolved then now() end,
+           case when dropped then now() end
+      from (values ('r', 'open', 9000, false, false), ('r', 'newer', 1000, false, false), ('r', 'answered', 99000, true, false),
+                   ('s', 'of a run that ended', 99000, false, true)) as v (run, key, age_ms, resolved, dropped)
 """
 
 

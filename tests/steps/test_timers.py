@@ -12,7 +12,8 @@ from engine import Engine
 from steps import ops
 from steps.contracts.ops import CancelWorkflowRequest, ResumeWorkflowRequest
 from steps.identity import run_id
-from steps.timers import QUEUE, linger, set_schedule, slow_step, time_workflow
+from steps.policy import CONTROL_QUEUE
+from steps.timers import linger, set_schedule, slow_step, time_workflow
 from steps.worker import QUEUES, workflows
 
 SOON_S = 15.0
@@ -74,7 +75,7 @@ async def artifacts(engine: Engine, id: str) -> list[dict[str, Any]]:
 
 async def test_a_sleep_goes_on_after_a_restart_and_leaves_a_note_before_and_after(engine: Engine) -> None:
     await set_clock(engine, NOON_MS)
-    await engine.enqueue(time_workflow, 3600.0, id="nap", queue=QUEUE)
+    await engine.enqueue(time_workflow, 3600.0, id="nap", queue=CONTROL_QUEUE)
     async with working(engine):
         await until(lambda: asleep(engine, "nap"))
     [run] = await rows(engine, "select id, intent_id, status from app.runs")
@@ -100,7 +101,7 @@ async def test_a_sleep_goes_on_after_a_restart_and_leaves_a_note_before_and_afte
 
 async def test_a_sleep_that_was_cancelled_and_resumed_succeeds(engine: Engine) -> None:
     await set_clock(engine, NOON_MS)
-    await engine.enqueue(time_workflow, 60.0, id="nap", queue=QUEUE)
+    await engine.enqueue(time_workflow, 60.0, id="nap", queue=CONTROL_QUEUE)
     async with working(engine):
         await until(lambda: asleep(engine, "nap"))
         await ops.cancel(engine, "nap", CancelWorkflowRequest(**WHO))
@@ -134,7 +135,7 @@ async def test_a_cancel_cuts_a_slow_step_off_and_a_resume_takes_it_up_again(
 
     monkeypatch.setattr(linger, "function", held)
     async with working(engine), asyncio.timeout(SOON_S):
-        await engine.enqueue(slow_step, "slow-1", 3600.0, id="slow-1", queue=QUEUE)
+        await engine.enqueue(slow_step, "slow-1", 3600.0, id="slow-1", queue=CONTROL_QUEUE)
         await began.wait()
         await ops.cancel(engine, "slow-1", CancelWorkflowRequest(**WHO))
         await cut_off.wait()
@@ -152,7 +153,7 @@ async def test_a_cancel_cuts_a_slow_step_off_and_a_resume_takes_it_up_again(
 
 async def test_a_slow_step_ends_by_itself(engine: Engine) -> None:
     async with working(engine):
-        handle = await engine.enqueue(slow_step, "slow-2", 0.01, id="slow-2", queue=QUEUE)
+        handle = await engine.enqueue(slow_step, "slow-2", 0.01, id="slow-2", queue=CONTROL_QUEUE)
         assert await handle.result(SOON_S) == "marked"
 
 

@@ -1,0 +1,44 @@
+"""What operators look at costs as much as is at work now, however much has ended before."""
+
+from typing import Any, LiteralString
+
+import pytest
+
+from steps import throughput, workflows
+from tests.api.plans import rows_read
+from tests.api.samples import Rows
+
+ENDED: LiteralString = """
+    insert into dbos.workflow_status (workflow_uuid, status, name, class_name, queue_name, created_at, updated_at)
+    select status || n, status, 'Chore', 'Chore', 'controlQ', n, n
+      from unnest(array['SUCCESS', 'ERROR', 'CANCELLED']) as status, generate_series(1, 5000) n
+"""
+LIVE: LiteralString = """
+    insert into dbos.workflow_status (workflow_uuid, status, name, class_name, queue_name, executor_id, created_at, updated_at)
+    select status || n, status, 'Chore', 'Chore', 'controlQ', case when mod(n, 2) = 0 then 'w' end, n, n
+      from unnest(array['ENQUEUED', 'PENDING']) as status, generate_series(1, 10) n
+"""
+ANY: dict[str, Any] = {"status": None, "name": None, "queue": None, "limit": 20}
+
+
+@pytest.mark.parametrize(
+    ("query", "given"),
+    [
+        (workflows.NEWEST, ANY),
+        (workflows.NEWEST, ANY | {"status": "PENDING", "name": "Chore"}),
+        (workflows.NEWEST, ANY | {"status": "ENQUEUED"}),
+        (workflows.NEWEST, ANY | {"status": "ERROR"}),
+        (workflows.QUEUED, ANY),
+        (workflows.FAILED, ANY),
+        (workflows.QUEUE_DEPTH, ANY),
+        (throughput.FAIRNESS, (1000,)),
+        (throughput.PRIORITY, (1000,)),
+    ],
+    ids=["list", "pending", "enqueued", "error", "queued", "failed", "depth", "fairness", "priority"],
+)
+async def test_a_look_at_what_is_live_does_not_read_what_has_ended(rows: Rows, query: LiteralString, given: Any) -> None:
+    await rows.fetch(ENDED)
+    await rows.fetch(LIVE)
+    await rows.fetch("analyze dbos.workflow_status")
+    read = await rows_read(rows, "workflow_status", query, given)
+    assert 0 < read <= 50, f"{read} rows were read"
