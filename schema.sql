@@ -599,6 +599,7 @@ create table app.mock_receipts (
     created_at        timestamptz not null default now(),
     updated_at        timestamptz not null default now()
 );
+create index mock_receipts_by_run on app.mock_receipts (run_id);
 
 -- Approvals given before the plan's gate opened. Written by the approve-plan route.
 create table app.plan_approvals (
@@ -879,3 +880,5 @@ create trigger workflow_status_roll_back_ended after update of status on dbos.wo
           and (new.status in ('CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')
                or (new.status = 'ERROR' and (new.was_forked_from or new.forked_from is not null))))
     execute function app.roll_back_ended();
+-- Only its input says whose patches such a workflow took back; a run's export looks through them.
+create index workflow_status_rollbacks on dbos.workflow_status (created_at) where name = 'RollbackRun';

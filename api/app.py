@@ -48,7 +48,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/intents", runs.create_intent),
     ("POST", "/api/run", runs.start_run),
     ("POST", "/api/runs", runs.start_stored),
-    ("GET", "/api/runs/{wid}", timeline.get_run),
+    ("GET", "/api/runs/{wid}", runs.get_run),
     ("GET", "/api/runs/{wid}/steps", timeline.list_steps),
     ("GET", "/api/runs/{wid}/steps/{step_id}", timeline.get_step),
     ("GET", "/api/runs/{wid}/steps/{step_id}/patches", artifacts.list_patches),

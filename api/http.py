@@ -108,8 +108,7 @@ async def noticing_departure(request: Request, flag: asyncio.Event) -> AsyncIter
         yield task
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])  # unlike awaiting it, this does not swallow a cancellation of our own
 
 
 async def departure(request: Request) -> None:

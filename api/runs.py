@@ -1,4 +1,4 @@
-"""Intents and the start of runs over HTTP. The rules of starting are in steps.ingress."""
+"""Intents and runs over HTTP: start one, read its header. The rules of starting are in steps.ingress."""
 
 from typing import cast
 
@@ -8,7 +8,7 @@ from structlog.contextvars import bind_contextvars
 
 from api.answers import IntentCreated
 from api.http import BadRequest, Door, Json, json_response, read_json
-from api.views import started_run_header
+from api.views import require_run, run_header, started_run_header
 from steps import compat, ingress
 from steps.contracts.base import JsonObject, Text, parse
 from steps.contracts.intent import Intent, RunRequest, RunStartRequest
@@ -56,3 +56,10 @@ def started_response(door: Door, started: ingress.StartedRun) -> Response:
     bind_contextvars(wid=started.run.workflow_id)
     header = started_run_header(started.run, door.config, is_replay=started.is_replay)
     return json_response(header.document(), 200 if started.is_replay else 201)
+
+
+async def get_run(door: Door, request: Request) -> Response:
+    async with door.reading() as conn:
+        run = await require_run(conn, request.path_params["wid"])
+        header = await run_header(conn, run, door.config)
+    return json_response(header.document())

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from api.artifacts import ArtifactRow, artifact_ref
 from api.http import Door, json_response, numbers_in_query, query_of
-from api.views import Run, require_run, run_header
+from api.views import Run, require_run
 from steps import tracing
 from steps.contracts.base import JsonObject, Wire, parse
 from steps.contracts.views import StepDetail, StepPage, StepRow
@@ -32,6 +32,7 @@ FROM_THE_START = -1
 
 #: Rows whose last change is behind %(after)s in the journal; all rows for -1. Of a step's attempts the latest counts. A step that
 #: failed has a record with its error, and no row; its attempt is the run's. Times fall back to the run's own, since a row may lack them.
+#: A step stands where its record says that it began: the clock of its row may be a moment ahead of that of the other records.
 ROWS: LiteralString = """
     with run as (
         select r.id as run_id, r.workflow_id, r.retry_count + 1 as attempt, r.created_at
@@ -103,9 +104,11 @@ ROWS: LiteralString = """
                        from records x where x.child_workflow_id is not null group by 1) o on o.child_workflow_id = c.workflow_uuid)
     select rows.*, count(*) over () as total
       from rows
+      left join recorded began on rows.kind = 'step' and began.function_name = rows.step_id
      where (%(kind)s::text is null or kind = %(kind)s) and (%(step_id)s::text is null or step_id = %(step_id)s)
        and coalesce(seq, 0) > %(after)s
-     order by case when %(by_seq)s then coalesce(seq, 0) else started_at_ms end, seq nulls last, step_id, kind
+     order by case when %(by_seq)s then coalesce(seq, 0) else coalesce(began.started_at_epoch_ms, started_at_ms) end,
+              seq nulls last, step_id, kind
      limit %(limit)s offset %(offset)s
 """
 
@@ -259,13 +262,6 @@ def error_of(recorded: str) -> JsonObject:
 
 
 # Over HTTP --------------------------------------------------------------------------------------------------
-
-
-async def get_run(door: Door, request: Request) -> Response:
-    async with door.reading() as conn:
-        run = await require_run(conn, request.path_params["wid"])
-        header = await run_header(conn, run, door.config)
-    return json_response(header.document())
 
 
 class StepsQuery(Wire):

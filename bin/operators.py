@@ -93,13 +93,13 @@ def table(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> str:
 
 
 def cell(value: object) -> str:
-    """The value on one line; '-' for nothing."""
+    """The value on one line, in which nothing steers the terminal; '-' for nothing."""
     if value is None:
         return "-"
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    return " ".join(text.split()) or "-"
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split())) or "-"
 
 
 def is_number(text: str) -> int:

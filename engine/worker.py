@@ -211,14 +211,14 @@ class Worker:
         self._stopping.set()
         self._freed.set()
         self._work.set()
+        for task in loops:  # before the runs: housekeeping would take what leaves memory for strays
+            task.cancel()
+        await asyncio.wait(loops)
         for run in list(self.running.values()):
             run.abandon("the worker stops")
         tasks = [task for run in self.running.values() for task in run.tasks]
         if tasks:
             await asyncio.wait(tasks, timeout=5)
-        for task in loops:
-            task.cancel()
-        await asyncio.wait(loops)
         await self.journal.close()
         with contextlib.suppress(psycopg.Error, OSError):  # else the lease runs out
             async with await self._connect() as conn:

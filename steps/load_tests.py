@@ -18,7 +18,7 @@ SUFFIX = "-summary.json"
 MOST_FILES = 100
 MOST_BYTES = 1024 * 1024
 DURATION = "http_req_duration"
-THRESHOLD = re.compile(r"p\(95\)\s*<=?\s*([0-9.]+)")
+THRESHOLD = re.compile(r"p\(95\)\s*<=?\s*([0-9]+(?:\.[0-9]+)?)")
 
 
 def read_load_tests(folder: Path | None) -> list[K6Row]:

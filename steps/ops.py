@@ -12,14 +12,14 @@ from typing import Any, LiteralString
 
 from psycopg.rows import class_row
 
-from engine import Connection, Engine, StepRecord
+from engine import Connection, Engine
 from steps.canonical import canonical_json, sha256_json
 from steps.contracts.base import JsonObject
 from steps.contracts.ops import CancelWorkflowRequest, ForkWorkflowRequest, Op, OpsAccepted, OpsAction, ResumeWorkflowRequest
 from steps.errors import Conflict, NotFound
 from steps.forks import make_fork
 from steps.identity import artifact_uri, ops_task_key, run_id
-from steps.retry import STEPS, first_missing, first_record_of
+from steps.retry import STEPS, Record, first_missing, first_record_of, records_of
 from steps.run_record import WORKFLOW_NAME
 from steps.times import iso_of, moment_of
 from steps.workflows import get_workflow
@@ -101,25 +101,25 @@ async def retry_from_step(engine: Engine, id: str, step: str | None, *, actor: s
     """Fork a workflow from where it went wrong, or from a step: its number, or its name. Raises as `fork` does."""
     async with engine.pool.connection() as conn:
         found = await get_workflow(conn, id)
-        records = await engine.steps(id, conn=conn)
+        records = await records_of(conn, id)
     number = record_to_retry(found.workflowName, step, records)
     if number is None:
         raise Conflict(f"workflow {id} has no record of step {step}" if step else f"workflow {id} has no records yet")
     return await fork(engine, id, ForkWorkflowRequest(stepN=number, actor=actor, reason=reason))
 
 
-def record_to_retry(name: str, step: str | None, records: Sequence[StepRecord]) -> int | None:
+def record_to_retry(name: str, step: str | None, records: Sequence[Record]) -> int | None:
     """The record to begin with. Without a step: where a run has no result, or another workflow has its first failure."""
     if step is not None and step.isdecimal():
         return int(step)
     if step is None and name == WORKFLOW_NAME:
-        step = first_missing(record.name for record in records if record.error is None)
+        step = first_missing(record.name for record in records if not record.failed)
     if name == WORKFLOW_NAME and step in STEPS:
         number = first_record_of(step, records)
-        return number if any(record.function_id >= number for record in records) else None
-    failed = [record for record in records if record.error is not None]
+        return number if any(record.number >= number for record in records) else None
+    failed = [record for record in records if record.failed]
     chosen = [record for record in records if record.name == step] if step is not None else failed[:1] or records
-    return chosen[-1].function_id if chosen else None
+    return chosen[-1].number if chosen else None
 
 
 async def _locked(conn: Connection, id: str) -> tuple[Member, Sequence[Member]]:

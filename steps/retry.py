@@ -5,13 +5,13 @@ up to there and goes on. It counts as a new attempt, so its gates, rows and task
 approved.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import LiteralString
 
 from psycopg.rows import class_row
 
-from engine import Connection, Engine, StepRecord
+from engine import Connection, Engine
 from steps.errors import Conflict, NotFound
 from steps.records import PHASES
 
@@ -43,6 +43,13 @@ REOPEN: LiteralString = """
        set status = 'repairing', retry_count = retry_count + 1, next_action = 'NONE', error = null, updated_at = now()
      where id = %s
 """
+#: Without their payloads, so that a journal of any size can be looked at under a lock.
+RECORDS: LiteralString = """
+    select o.function_id as number, o.function_name as name, o.error is not null as failed
+      from dbos.operation_outputs o
+     where o.workflow_uuid = %s
+     order by o.function_id
+"""
 #: A question that the rewind forgets is asked again under another key; nobody should answer the old one.
 WITHDRAW_GATES: LiteralString = """
     update app.human_gates set resolved_at = now() where run_id = %s and resolved_at is null
@@ -65,6 +72,15 @@ class _Failed:
     done: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record of a journal: its number, what was called, and whether that failed."""
+
+    number: int
+    name: str
+    failed: bool
+
+
 async def retry_run(engine: Engine, id: str, *, version: str | None = None) -> Retry:
     """Try a failed run again; `id` is its run or workflow id. Raises NotFound, or Conflict for a run that has not failed.
 
@@ -75,7 +91,7 @@ async def retry_run(engine: Engine, id: str, *, version: str | None = None) -> R
         if run.status not in RETRYABLE_STATUS:
             raise Conflict(f"cannot retry run in status {run.status}", run_status=run.status)
         from_step = first_missing(run.done)
-        records = await engine.steps(run.workflow_id, conn=conn)
+        records = await records_of(conn, run.workflow_id)
         await engine.rewind(run.workflow_id, first_record_of(from_step, records), version=version, conn=conn)
         await conn.execute(REOPEN, (run.run_id,))
         await conn.execute(WITHDRAW_GATES, (run.run_id,))
@@ -92,16 +108,21 @@ async def _locked(conn: Connection, id: str) -> _Failed:
     return run
 
 
+async def records_of(conn: Connection, workflow_id: str) -> list[Record]:
+    """A workflow's journal, in the order of recording."""
+    async with conn.cursor(row_factory=class_row(Record)) as cursor:
+        return await (await cursor.execute(RECORDS, (workflow_id,))).fetchall()
+
+
 def first_missing(done: Iterable[str]) -> str:
     """The first step without a row; the last step when all have one, since then it was its result that failed."""
     have = frozenset(done)
     return next((step for step in STEPS if step not in have), STEPS[-1])
 
 
-def first_record_of(step: str, records: Iterable[StepRecord]) -> int:
-    """The journal's number of the first record that this step's work is to write anew."""
-    records = list(records)
+def first_record_of(step: str, records: Sequence[Record]) -> int:
+    """The number of the first record that this step's work is to write anew."""
     before = STEPS[: STEPS.index(step)]
-    behind = 1 + max((r.function_id for r in records if r.name in before and r.error is None), default=0)
-    begun = (r.function_id for r in records if r.name in BEGINNINGS.get(step, ()) and r.function_id >= behind)
+    behind = 1 + max((record.number for record in records if record.name in before and not record.failed), default=0)
+    begun = (record.number for record in records if record.name in BEGINNINGS.get(step, ()) and record.number >= behind)
     return min(begun, default=behind)

@@ -16,7 +16,7 @@ from steps.identity import artifact_uri, run_id
 from steps.policy import CONTROL_QUEUE
 
 SCHEDULE = "scheduled-ops"
-EVERY_30_S = "* * * * * */30"
+EVERY_30_S = "*/30 * * * * *"
 
 # An intent, a run and an artifact at once, whichever of them are new.
 LEAVE = Rider("""

@@ -67,21 +67,6 @@ class GateResult(Wire):
     at: Millis | None = None
 
 
-class GateDecision(Wire):
-    schemaVersion: Annotated[int, Field(ge=1)]
-    decision: Literal["yes", "no"]
-    payload: JsonObject | None = None
-    at: Millis
-
-
-class GateAudit(Wire):
-    schemaVersion: Annotated[int, Field(ge=1)]
-    event: Literal["RECEIVED", "TIMED_OUT"]
-    actor: str | None = None
-    reason: str | None = None
-    at: Millis
-
-
 class GateView(Wire):
     workflowID: str
     gateKey: GateKey

@@ -1,8 +1,13 @@
 """The front door over a fresh database, spoken to through ASGI: no port, no server."""
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from starlette.applications import Starlette
 
@@ -10,7 +15,10 @@ from api.app import create_app
 from api.config import Config
 from bin.database import connect
 from engine import Engine
+from steps.opencode import ReplayOpenCode
 from steps.recipes import import_bundle
+from steps.sandbox import MockSandbox
+from steps.worker import QUEUES, Limits, Ports, configure, workflows
 from tests.api.samples import BUNDLE, Rows
 
 WIPE = """
@@ -53,3 +61,28 @@ async def rows(engine: Engine) -> Rows:
     async with engine.transaction() as conn:
         await import_bundle(conn, BUNDLE)
     return Rows(engine)
+
+
+@pytest.fixture
+async def _worker(engine: Engine, tmp_path: Path) -> AsyncIterator[None]:
+    """The product's worker beside the front door."""
+    configure(Ports(engine.pool, ReplayOpenCode(), MockSandbox(), tmp_path, Limits(plan_approval_timeout_s=600)))
+    worker = engine.worker(workflows(), queues=QUEUES, version="test")
+    working = asyncio.create_task(worker.run())
+    yield
+    worker.stop()
+    await working
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> Counter[Any]:
+    """Every statement of this process, worker and front door together, counted by its text."""
+    counted: Counter[Any] = Counter()
+    execute = psycopg.AsyncCursor.execute
+
+    async def counting(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
+        counted[query] += 1
+        return await execute(cursor, query, *args, **kwargs)
+
+    monkeypatch.setattr(psycopg.AsyncCursor, "execute", counting)
+    return counted

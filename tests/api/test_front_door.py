@@ -8,7 +8,7 @@ import pytest
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
 
-from api import timeline
+from api import runs
 from api.app import create_app
 from api.config import Config
 from api.errors import answer_to
@@ -131,7 +131,7 @@ async def test_what_nobody_foresaw_is_answered_without_details(
     async def failing(*_: object) -> None:
         raise LookupError("a secret")
 
-    monkeypatch.setattr(timeline, "require_run", failing)
+    monkeypatch.setattr(runs, "require_run", failing)
     with capture_logs() as logged:
         response = await client.get("/api/runs/some-run")
     assert (response.status_code, response.json()) == (500, {"error": "internal error"})

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, LiteralString, TypeVar
 
 import httpx
-import psycopg
 import pytest
 from starlette.applications import Starlette
 
@@ -57,20 +56,6 @@ async def runs(engine: Engine, tmp_path: Path, rows: Rows) -> AsyncIterator[Prod
     yield product
     worker.stop()
     await working
-
-
-@pytest.fixture
-def statements(monkeypatch: pytest.MonkeyPatch) -> Counter[Any]:
-    """Every statement of this process, worker and front door together, counted by its text."""
-    counted: Counter[Any] = Counter()
-    execute = psycopg.AsyncCursor.execute
-
-    async def counting(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
-        counted[query] += 1
-        return await execute(cursor, query, *args, **kwargs)
-
-    monkeypatch.setattr(psycopg.AsyncCursor, "execute", counting)
-    return counted
 
 
 async def waiting_runs(runs: Product, rows: Rows, count: int) -> list[tuple[str, str]]:

@@ -128,20 +128,6 @@ async def test_waiting_clients_cost_the_database_one_connection(
             assert {answer.status_code for answer in await asyncio.gather(*polls)} == {200}
 
 
-@pytest.fixture
-def statements(monkeypatch: pytest.MonkeyPatch) -> Counter[Any]:
-    """Every statement that this process sends to a database, counted by its text."""
-    counted: Counter[Any] = Counter()
-    execute = psycopg.AsyncCursor.execute
-
-    async def counting(cursor: Any, query: Any, *args: Any, **kwargs: Any) -> Any:
-        counted[query] += 1
-        return await execute(cursor, query, *args, **kwargs)
-
-    monkeypatch.setattr(psycopg.AsyncCursor, "execute", counting)
-    return counted
-
-
 async def many_waiting_gates(rows: Rows, count: int) -> list[str]:
     """The paths of as many open gates, each of a run of its own."""
     wids = [f"wid-{number}" for number in range(count)]

@@ -1,8 +1,6 @@
 """A run from form to result, with a worker beside the front door: what a client sees on the way."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -12,23 +10,10 @@ from engine import Engine, WorkflowFailed
 from steps.contracts.gate import GateView
 from steps.contracts.views import RunHeader, StepRow
 from steps.identity import gate_key, prompt_event, run_id
-from steps.opencode import ReplayOpenCode
 from steps.records import PHASES
-from steps.sandbox import MockSandbox
-from steps.worker import QUEUES, Limits, Ports, configure, workflows
 from tests.api.samples import START, Rows
 
 WAIT_S = 20.0
-
-
-@pytest.fixture
-async def _worker(engine: Engine, tmp_path: Path) -> AsyncIterator[None]:
-    configure(Ports(engine.pool, ReplayOpenCode(), MockSandbox(), tmp_path, Limits(plan_approval_timeout_s=600)))
-    worker = engine.worker(workflows(), queues=QUEUES, version="test")
-    working = asyncio.create_task(worker.run())
-    yield
-    worker.stop()
-    await working
 
 
 async def open_gate(client: httpx.AsyncClient, engine: Engine, wid: str) -> GateView:

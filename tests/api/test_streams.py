@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,28 +15,18 @@ from api.config import Config
 from api.http import Door
 from engine import Engine
 from steps.identity import gate_key, prompt_event, run_id
-from steps.opencode import ReplayOpenCode
 from steps.retry import retry_run
-from steps.sandbox import MockSandbox
-from steps.worker import QUEUES, Limits, Ports, configure, workflows
 from tests.api.live import SOON_S, Told, all_events, followed, served, text_at, until
 from tests.api.samples import GATE, RUN_ID, START, WID, Rows
 
 
 @pytest.fixture
 async def base(app: Starlette) -> AsyncIterator[str]:
+    """The front door on a port. It looks often for what nobody tells it."""
+    door: Door = app.state.door
+    door.waits._recheck_s = 0.02
     async with served(app) as base:
         yield base
-
-
-@pytest.fixture
-async def _worker(engine: Engine, tmp_path: Path) -> AsyncIterator[None]:
-    configure(Ports(engine.pool, ReplayOpenCode(), MockSandbox(), tmp_path, Limits(plan_approval_timeout_s=600)))
-    worker = engine.worker(workflows(), queues=QUEUES, version="test")
-    working = asyncio.create_task(worker.run())
-    yield
-    worker.stop()
-    await working
 
 
 async def start(base: str) -> str:

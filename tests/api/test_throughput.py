@@ -175,6 +175,10 @@ def duration(p95: float, *, ok: bool = True, p99: float | None = None) -> dict[s
             (2.0, None, 1.0, None, False),
         ),
         ({"metrics": {"http_req_duration": {"avg": 1, "p(95)": 2}}}, (2.0, None, 1.0, None, False)),
+        (
+            {"metrics": {"http_req_duration": {"avg": 1, "p(95)": 2, "thresholds": {"p(95)<1.2.3": {"ok": True}}}}},
+            (2.0, None, 1.0, None, True),
+        ),
         ({"metrics": {}}, (None, None, None, None, False)),
         ([1], (None, None, None, None, False)),
         ({"metrics": {"http_req_duration": {"avg": "1", "p(95)": 2}}}, (None, None, None, None, False)),

@@ -374,6 +374,17 @@ async def test_every_row_belongs_to_the_trace_of_the_run(client: httpx.AsyncClie
     assert (await client.get(f"/api/runs/{WID}")).json()["traceId"] == given
 
 
+async def test_calls_in_a_row_stand_in_a_row_though_a_step_knows_its_start_by_another_clock(
+    client: httpx.AsyncClient, rows: Rows
+) -> None:
+    await rows.run()
+    await add_step(rows, "ApplyPatchST", "patching", at_s=4)
+    await record(rows, 1, "ApplyPatchST")
+    await record(rows, 2, "openGate")  # both began at 3000 by the worker's clock
+    page = (await client.get(f"/api/runs/{WID}/steps?limit=100")).json()
+    assert [(row["stepID"], row["startedAt"]) for row in page["steps"]] == [("ApplyPatchST", 4000), ("openGate", 3000)]
+
+
 async def test_a_child_without_a_name_is_shown_under_its_id(client: httpx.AsyncClient, rows: Rows) -> None:
     await rows.run()
     await add_child(rows, "nameless", "ENQUEUED")

@@ -252,6 +252,11 @@ def test_workflows_are_listed_as_a_table_or_as_the_front_door_does(conn: psycopg
     assert json.loads(run(workflow, "list", "--queue", "nope", "--json")[1]) == []
 
 
+def test_a_name_cannot_steer_the_terminal(conn: psycopg.Connection[Any], run: Run) -> None:
+    made(conn, "a", name="red \x1b[31m\u202e\nalert")
+    assert "  red ?[31m? alert  " in run(workflow, "list")[1].splitlines()[1]
+
+
 def test_queues_are_listed_in_the_order_in_which_they_are_taken(conn: psycopg.Connection[Any], run: Run) -> None:
     for number, status in enumerate(("SUCCESS", "PENDING", "ENQUEUED", "ENQUEUED")):
         made(conn, f"w{number}", status, at=number)
