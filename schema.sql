@@ -880,5 +880,3 @@ create trigger workflow_status_roll_back_ended after update of status on dbos.wo
           and (new.status in ('CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')
                or (new.status = 'ERROR' and (new.was_forked_from or new.forked_from is not null))))
     execute function app.roll_back_ended();
--- Only its input says whose patches such a workflow took back; a run's export looks through them.
-create index workflow_status_rollbacks on dbos.workflow_status (created_at) where name = 'RollbackRun';

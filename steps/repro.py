@@ -56,10 +56,14 @@ SCOPE: LiteralString = """
 """
 #: Workflows that took a run's patches back in its place. The database made them; only their input names the run.
 ROLLBACKS: LiteralString = """
+    with patched as materialized (
+        select r.workflow_id, floor(extract(epoch from r.created_at) * 1000)::bigint as created_at
+          from app.runs r
+         where r.id = %s and exists (select from app.patch_history p where p.run_id = r.id))
     select s.workflow_uuid
-      from app.runs r
-      join dbos.workflow_status s on s.created_at >= floor(extract(epoch from r.created_at) * 1000)::bigint
-     where r.id = %s and s.name = 'RollbackRun' and s.inputs like '%%"' || r.workflow_id || '"%%'
+      from patched p
+      join dbos.workflow_status s on s.created_at >= p.created_at
+     where s.name = 'RollbackRun' and s.inputs like '%%"' || p.workflow_id || '"%%'
 """
 STATUSES: LiteralString = """
     select to_jsonb(s) from dbos.workflow_status s where s.workflow_uuid = any (%s) order by s.workflow_uuid collate "C"
