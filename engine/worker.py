@@ -211,9 +211,12 @@ class Worker:
         self._stopping.set()
         self._freed.set()
         self._work.set()
-        for task in loops:  # before the runs: housekeeping would take what leaves memory for strays
+        self._chores.set()
+        _, still = await asyncio.wait(loops, timeout=1)  # before the runs: housekeeping would take what leaves memory for strays
+        for task in still:
             task.cancel()
-        await asyncio.wait(loops)
+        if still:
+            await asyncio.wait(still)
         for run in list(self.running.values()):
             run.abandon("the worker stops")
         tasks = [task for run in self.running.values() for task in run.tasks]
