@@ -61,9 +61,10 @@ class RecipeVersion:
 
 # Import and export
 
+# No key is named: of two imports at once, the second may meet the first at the key of the hash, which would then be an error.
 INSERT_VERSION = """
 insert into app.recipe_versions (id, v, hash, status, json) values (%s, %s, %s, 'draft', %s::jsonb)
-on conflict (id, v) do nothing
+on conflict do nothing
 returning id
 """
 SELECT_IMPORTED = "select id, v, hash, status from app.recipe_versions where id = %s and v = %s"
