@@ -14,8 +14,11 @@
 -- for what and `wake_at_ms` until when. What happens to it (a message, a child's end) leaves a row in engine.wake, and any worker
 -- turns that into ENQUEUED. The end writes SUCCESS, ERROR, CANCELLED or MAX_RECOVERY_ATTEMPTS_EXCEEDED and takes the owner away.
 --
+-- Which run a claim takes is decided per queue over its partitions: engine.queue_partition, and engine.claim() below it.
+--
 -- Times are epoch milliseconds by this database's clock. Payloads are portable JSON text.
--- Lock order, everywhere: status rows by id, then all else.
+-- Lock order, everywhere: status rows by id, then all else. A claim holds a queue's row, then partitions' rows, and then takes only
+-- status rows that nobody has locked.
 
 -- part: engine
 
@@ -98,11 +101,17 @@ create table dbos.workflow_status (
     -- ours
     claims                      bigint not null default 0,  -- how often it was claimed; more than once means there is history to load
     waits                       text[],                     -- parked: 't:<topic>', 'c:<workflow>', 'e:<workflow>' + FS + '<key>'; null while it runs
-    wake_at_ms                  bigint                      -- parked: wake at this time even if nothing happened
+    wake_at_ms                  bigint,                     -- parked: wake at this time even if nothing happened
+    held                        boolean not null default false  -- claimed under a cap: counts while somebody owns it
 ) with (fillfactor = 70);
 
 -- Each index below serves one statement; a status index costs every transition a row version, so there are no others.
-create index workflow_status_queued on dbos.workflow_status (queue_name, priority, created_at) where status = 'ENQUEUED';
+create index workflow_status_queued on dbos.workflow_status (queue_name, coalesce(queue_partition_key, ''), priority, created_at)
+    where status = 'ENQUEUED';
+create index workflow_status_begun on dbos.workflow_status (queue_name, priority, created_at)  -- they go on, past a rate limit
+    where status = 'ENQUEUED' and started_at_epoch_ms is not null;
+create index workflow_status_held on dbos.workflow_status (queue_name, coalesce(queue_partition_key, ''))
+    where status = 'PENDING' and held and owner_xid is not null;
 create index workflow_status_owned on dbos.workflow_status (executor_id) where status = 'PENDING';  -- also counts those that wait
 create index workflow_status_timers on dbos.workflow_status (wake_at_ms) where wake_at_ms is not null;
 create index workflow_status_delayed on dbos.workflow_status (delay_until_epoch_ms) where status = 'DELAYED';
@@ -339,6 +348,7 @@ create table engine.worker (
     lease_until_ms  bigint not null,
     started_at_ms   bigint not null,
     dead            boolean not null default false,
+    paused          boolean not null default false,  -- claims nothing
     version         text,
     place           text not null default ''  -- host and pid, for people
 ) with (fillfactor = 50);
@@ -370,9 +380,10 @@ $$;
 create trigger notifications_wake after insert on dbos.notifications
     referencing new table as arrived for each statement execute function engine.wake_mailboxes();
 
--- Parked runs that wait for something besides a message, an own child or a clock: an event or the end of any workflow.
+-- Parked runs that wait for something besides a message, an own child or a clock: an event or the end of any workflow. In "C" order, so
+-- that all tokens about one workflow stand together.
 create table engine.wait (
-    token          text not null,
+    token          text collate "C" not null,
     workflow_uuid  text not null,
     primary key (token, workflow_uuid)
 );
@@ -394,6 +405,470 @@ $$;
 create trigger workflow_status_cancelled after update of status on dbos.workflow_status
     for each row when (new.status = 'CANCELLED' and old.status is distinct from new.status)
     execute function engine.hear_of_cancel();
+
+-- Queues. A queue is served fairly over its partitions (start-time fair queueing, Goyal, Vin and Cheng 1996): each has a virtual time
+-- that grows by 1/weight with every run it starts, and a claim takes from those that are furthest behind. The limits that a queue was
+-- declared with are in dbos.queues; here is what changes while it works.
+--
+-- Caps are counted, never kept: a claim that locks the row of what is capped, and then counts in a later statement, counts right; so no
+-- counter can drift from what it counts. A rate keeps how many runs started in each 1/32 of its period, in a ring of 33 counts.
+create table engine.queue (
+    name         text primary key,
+    paused       boolean not null default false,
+    floor        bigint not null default 0,  -- the virtual time of the queue, kept for when no partition is runnable
+    starts       int[],                      -- ring of counts; null: no start under a rate yet
+    starts_upto  bigint not null default 0,  -- the newest count's number: time / (period / 32)
+    opens_at_ms  bigint                      -- the rate was used up, until then
+) with (fillfactor = 50);
+
+-- A partition with work, or with limits of its own. Only runnable ones are in the claim's index, so that the others cost it nothing:
+--   r  runnable: has work, as far as anybody knows
+--   e  empty, as the last visit found; kept until that is certain
+--   g  gated: as many at work as its cap allows. Whoever ends or parks one of them leaves a nudge
+--   t  gated by its rate until due_at_ms
+--   s  has work for other workers only (their version, their workflows); looked at again at due_at_ms
+--   p  paused
+-- A letter is a hint, and the visit that finds it wrong puts it right; only e needs care, because nobody visits it: see engine.look_again.
+create table engine.queue_partition (
+    queue          text not null,
+    key            text not null,  -- '' of workflows without a partition key
+    state          text not null default 'r' check (state in ('r', 'e', 'g', 't', 's', 'p')),
+    vtime          bigint not null default 0,
+    tie            int not null default (random() * 2147483647)::int,  -- between equals, so that no name is preferred
+    due_at_ms      bigint,         -- look at it again then
+    check_xid      xid8,           -- e: whoever may have missed that it is empty has a smaller transaction id
+    misses         int not null default 0,  -- s: visits in vain
+    since_floor    int not null default 0,  -- starts since the last one of a less urgent class
+    floor_class    int,            -- the priority of that one
+    starts         int[],
+    starts_upto    bigint not null default 0,
+    -- set by people; null: as the queue says
+    weight         real not null default 1 check (weight > 0),
+    concurrency    int,
+    rate_limit_max int,
+    rate_limit_period_sec double precision,
+    primary key (queue, key)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+create index queue_partition_runnable on engine.queue_partition (queue, vtime, tie) where state = 'r';
+create index queue_partition_due on engine.queue_partition (due_at_ms) where due_at_ms is not null;
+
+-- Partitions to look at again: they got work, or a place under their cap came free. Written in the commit of what happened, taken out by
+-- any worker, so that nobody who enqueues or finishes has to lock a partition.
+create table engine.nudge (
+    id     bigint generated always as identity primary key,
+    queue  text not null,
+    key    text not null
+);
+
+-- A runnable, gated or paused partition needs no nudge for new work. This must be a later statement than the insert: then either it sees
+-- that the partition became empty, or whoever makes sure of that sees this transaction. The scalar subselects are looked up row by row;
+-- as a join they could become a scan of all partitions.
+create function engine.nudge_enqueued() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    if exists (select from fresh n
+                where n.status = 'ENQUEUED' and n.queue_name is not null
+                  and coalesce((select p.state from engine.queue_partition p
+                                 where p.queue = n.queue_name and p.key = coalesce(n.queue_partition_key, '')), 'e') in ('e', 's')) then
+        insert into engine.nudge (queue, key)
+        select f.queue_name, f.key
+          from (select distinct n.queue_name, coalesce(n.queue_partition_key, '') as key from fresh n
+                 where n.status = 'ENQUEUED' and n.queue_name is not null) f
+         where coalesce((select p.state from engine.queue_partition p where p.queue = f.queue_name and p.key = f.key), 'e') in ('e', 's');
+    end if;
+    return null;
+end
+$$;
+create trigger workflow_status_enqueued after insert on dbos.workflow_status
+    referencing new table as fresh for each statement execute function engine.nudge_enqueued();
+
+create function engine.nudge_requeued() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    insert into engine.nudge (queue, key)
+    select new.queue_name, coalesce(new.queue_partition_key, '')
+     where coalesce((select p.state from engine.queue_partition p
+                      where p.queue = new.queue_name and p.key = coalesce(new.queue_partition_key, '')), 'e') not in ('r', 'p');
+    return null;
+end
+$$;
+create trigger workflow_status_requeued after update of status on dbos.workflow_status
+    for each row when (new.status = 'ENQUEUED' and old.status is distinct from 'ENQUEUED' and new.queue_name is not null)
+    execute function engine.nudge_requeued();
+
+-- Unasked: a claim under way may just be finding the cap full, and its verdict is not to be seen yet.
+create function engine.nudge_freed() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    insert into engine.nudge (queue, key) values (old.queue_name, coalesce(old.queue_partition_key, ''));
+    return null;
+end
+$$;
+create trigger workflow_status_freed after update of owner_xid on dbos.workflow_status
+    for each row when (old.held and old.owner_xid is not null and new.owner_xid is null and old.queue_name is not null)
+    execute function engine.nudge_freed();
+
+-- Makes nudged and due partitions runnable; how many it looked at. An empty one is looked at until that is certain: somebody may have read
+-- 'r' before it became 'e' and not have committed yet. Such a transaction had its id before the first look, so once all smaller ids
+-- than the first look's are over, what they enqueued is in sight. Any worker, any time, not inside another transaction.
+create function engine.look_again() returns int
+    language plpgsql
+    as $$
+declare
+    now_at constant bigint := engine.now_ms();
+    looked int := 0;
+    found_due int;
+begin
+    if exists (select from engine.nudge) then
+        with taken as (
+            delete from engine.nudge n where n.id in (select x.id from engine.nudge x order by x.id limit 1000 for update skip locked)
+            returning n.queue, n.key),
+        told as (
+            insert into engine.queue_partition as p (queue, key, vtime)
+            select t.queue, t.key, greatest(
+                       coalesce((select q.floor from engine.queue q where q.name = t.queue), 0),
+                       coalesce((select r.vtime from engine.queue_partition r where r.queue = t.queue and r.state = 'r'
+                                  order by r.vtime, r.tie limit 1), 0))
+              from (select distinct queue, key from taken) t order by t.queue, t.key
+                on conflict (queue, key) do update
+               set state = 'r', due_at_ms = null, check_xid = null, misses = 0, vtime = greatest(p.vtime, excluded.vtime)
+             where p.state not in ('r', 'p')
+            returning 1)
+        select count(*) into looked from told;
+    end if;
+    if exists (select from engine.queue_partition p where p.due_at_ms <= now_at) then
+        with due as materialized (
+            select p.queue, p.key, p.state, p.check_xid,
+                   p.state = 'e' and not exists (
+                       select from dbos.workflow_status w
+                        where w.status = 'ENQUEUED' and w.queue_name = p.queue and coalesce(w.queue_partition_key, '') = p.key) as empty
+              from engine.queue_partition p where p.due_at_ms <= now_at order by p.due_at_ms limit 1000
+               for no key update of p skip locked)
+        update engine.queue_partition p
+           set state = case when d.empty then 'e' else 'r' end,
+               due_at_ms = case when d.empty and (d.check_xid is null
+                                                  or pg_snapshot_xmin(pg_current_snapshot()) < d.check_xid) then now_at + 100 end,
+               check_xid = case when d.empty then coalesce(d.check_xid, pg_snapshot_xmax(pg_current_snapshot())) end
+          from due d where p.queue = d.queue and p.key = d.key;
+        get diagnostics found_due = row_count;
+        looked := looked + found_due;
+    end if;
+    return looked;
+end
+$$;
+
+-- A ring of counts, one for each 1/32 of a period; 33 of them cover any window of that length, wherever it begins. `upto` is the number of
+-- the newest one. A clock that was set back by more than that forgets them.
+create function engine.starts_left(ring int[], upto bigint, at bigint, most int) returns int
+    language sql immutable
+    as $$
+select case when most is null then null
+            when ring is null or upto - at > 33 then most
+            else greatest(0, most - coalesce((select sum(ring[(b % 33) + 1])
+                                                from generate_series(greatest(at, upto) - 32, upto) b), 0))::int end
+$$;
+create function engine.starts_after(ring int[], upto bigint, at bigint, started int) returns int[]
+    language plpgsql immutable
+    as $$
+begin
+    if ring is null or abs(at - upto) > 33 then
+        ring := array_fill(0, array[33]);
+    else
+        for b in upto + 1 .. at loop
+            ring[(b % 33) + 1] := 0;
+        end loop;
+        at := greatest(at, upto);
+    end if;
+    ring[(at % 33) + 1] := ring[(at % 33) + 1] + started;
+    return ring;
+end
+$$;
+-- The number of the moment at which the oldest counted start leaves the window.
+create function engine.starts_open(ring int[], upto bigint, at bigint) returns bigint
+    language sql immutable
+    as $$
+select coalesce((select min(b) + 33 from generate_series(greatest(at, upto) - 32, upto) b where ring[(b % 33) + 1] > 0), at + 1)
+$$;
+
+create type engine.claimed as (
+    workflow_uuid text, name text, class_name text, inputs text, serialization text, attempts bigint, claims bigint, forked_from text,
+    parent_workflow_id text, queue_name text, queue_partition_key text, priority int, version text, deadline_ms bigint,
+    attributes jsonb, held boolean, now_ms bigint);
+
+-- Whether a partition has no limit of its own and workflows of one priority only: then the first come is the next.
+create function engine.is_plain(queue text, key text) returns boolean
+    language plpgsql stable
+    as $$
+begin
+    return exists (select from engine.queue_partition p
+                    where p.queue = is_plain.queue and p.key = is_plain.key and p.concurrency is null and p.rate_limit_max is null)
+       and (select w.priority from dbos.workflow_status w
+             where w.status = 'ENQUEUED' and w.queue_name = is_plain.queue and coalesce(w.queue_partition_key, '') = is_plain.key
+             order by w.priority, w.created_at limit 1)
+         is not distinct from
+           (select w.priority from dbos.workflow_status w
+             where w.status = 'ENQUEUED' and w.queue_name = is_plain.queue and coalesce(w.queue_partition_key, '') = is_plain.key
+             order by w.priority desc, w.created_at desc limit 1);
+end
+$$;
+
+-- Claims up to rooms[i] workflows of queues[i] for a worker that knows these workflows and serves this application version; `width` is how
+-- many partitions it visits at most. One transaction; at most one worker at a time is at work on a queue with a limit of its own, or
+-- on a partition. The steps, queue by queue in the order of their names:
+--   what the queue's cap and rate leave room for, under the lock of its row
+--   lonely: with one runnable partition there is nothing to share out, so its row need not be touched
+--   else the partitions that are furthest behind, locked. Those that another claim holds are passed over; if it holds all, it is waited for
+--   their workflows in the order of tags: the n-th of a partition has its virtual time + n/weight. The claim takes the smallest
+--   one start of a partition in 16 is of the next less urgent class, so that no class starves
+-- A worker's row is held meanwhile, so that it is not deleted under a claim: a workflow whose executor has no row would wait for ever.
+create function engine.claim(
+    me text, my_token text, my_version text, workflows text[], queues text[], rooms int[], width int
+) returns setof engine.claimed
+    language plpgsql
+    as $$
+declare
+    now_at constant bigint := engine.now_ms();
+    q record;
+    ring record;
+    at_bucket bigint;  -- the number of this moment in the queue's ring
+    opens int;         -- how many may start under the queue's rate; null: any
+    room int;
+    capped boolean;
+    ids text[];
+    keys text[];
+    wants int[];
+    founds int[];
+    gots int[];
+    starteds int[];
+    owns int[];        -- how many may start under each partition's own rate
+    rooms_left int[];  -- what each partition's cap leaves
+    lesser_classes int[];
+    fresh int;         -- how many of those taken start now
+begin
+    perform from engine.worker w where w.id = me and not w.dead and not w.paused for key share;
+    if not found then
+        return;
+    end if;
+    for q in
+        select n.name, n.room, d.concurrency, d.partition_concurrency, d.rate_limit_max, d.partition_rate_limit_max,
+               ceil(d.rate_limit_period_sec * 1000 / 32)::bigint as bucket_ms, d.partition_rate_limit_period_sec as partition_period_s,
+               d.concurrency is not null or d.rate_limit_max is not null as limited,
+               d.partition_concurrency is not null or d.partition_rate_limit_max is not null as partitions_limited
+          from unnest(queues, rooms) as n (name, room)
+          left join engine.queue e on e.name = n.name
+          left join dbos.queues d on d.name = n.name
+         where n.room > 0 and not coalesce(e.paused, false)
+           and exists (select from engine.queue_partition p where p.queue = n.name and p.state = 'r')
+         order by n.name
+    loop
+        room := q.room;
+        opens := null;
+        if q.limited then
+            insert into engine.queue (name) select q.name where not exists (select from engine.queue e where e.name = q.name)
+                on conflict do nothing;
+            select e.starts, e.starts_upto into ring from engine.queue e where e.name = q.name for no key update;
+            if q.concurrency is not null then
+                room := least(room, q.concurrency - (
+                    select count(*) from dbos.workflow_status w
+                     where w.status = 'PENDING' and w.held and w.owner_xid is not null and w.queue_name = q.name));
+            end if;
+            if q.rate_limit_max is not null then
+                at_bucket := now_at / q.bucket_ms;
+                opens := engine.starts_left(ring.starts, ring.starts_upto, at_bucket, q.rate_limit_max);
+            end if;
+            continue when room <= 0;
+        end if;
+
+        ids := null;
+        capped := q.concurrency is not null or q.partition_concurrency is not null;
+        select array_agg(h.key) into keys
+          from (select p.key from engine.queue_partition p
+                 where p.queue = q.name and p.state = 'r' order by p.vtime, p.tie limit 2) h;
+        if cardinality(keys) = 1 and not q.limited and not q.partitions_limited and engine.is_plain(q.name, keys[1]) then
+            select array_agg(h.workflow_uuid) into ids
+              from (select w.workflow_uuid from dbos.workflow_status w
+                     where w.status = 'ENQUEUED' and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = keys[1]
+                       and w.name = any (workflows) and (w.application_version is null or w.application_version = my_version)
+                     order by w.priority, w.created_at limit room
+                       for no key update skip locked) h;
+            keys := null;
+        elsif opens = 0 then
+            -- Those that have started go on. They are few, and found by themselves.
+            select array_agg(h.key) into keys
+              from (select p.key from engine.queue_partition p
+                     where p.queue = q.name and p.state = 'r'
+                       and p.key in (select coalesce(b.queue_partition_key, '')
+                                       from (select w.queue_partition_key from dbos.workflow_status w
+                                              where w.status = 'ENQUEUED' and w.started_at_epoch_ms is not null and w.queue_name = q.name
+                                              order by w.priority, w.created_at limit 4 * room) b)
+                     order by p.key for no key update skip locked) h;
+        else
+            select array_agg(h.key) into keys
+              from (select p.key from engine.queue_partition p
+                     where p.queue = q.name and p.state = 'r' order by p.vtime, p.tie limit width
+                       for no key update skip locked) h;
+            if keys is null then
+                select array[h.key] into keys
+                  from (select p.key from engine.queue_partition p
+                         where p.queue = q.name and p.state = 'r' order by p.vtime, p.tie limit 1
+                           for no key update) h;
+            end if;
+        end if;
+
+        if keys is not null then
+            with visited as materialized (
+                select v.*, least(v.own, opens) as starts, greatest(least(v.share, v.room), 0) as want,
+                       (v.since_floor + v.share * 2 / 3) / 16 as lesser
+                  from (select p.key, p.vtime, p.tie, (1000000 / p.weight)::bigint as stride, p.since_floor, p.floor_class,
+                               ceil(1.5 * room / cardinality(keys))::int as share,
+                               coalesce(p.concurrency, q.partition_concurrency) - (
+                                   select count(*) from dbos.workflow_status w
+                                    where w.status = 'PENDING' and w.held and w.owner_xid is not null and w.queue_name = q.name
+                                      and coalesce(w.queue_partition_key, '') = p.key)::int as room,
+                               engine.starts_left(
+                                   p.starts, p.starts_upto,
+                                   now_at / ceil(coalesce(p.rate_limit_period_sec, q.partition_period_s) * 1000 / 32)::bigint,
+                                   coalesce(p.rate_limit_max, q.partition_rate_limit_max)) as own,
+                               p.concurrency is not null as has_cap
+                          from unnest(keys) k (key)
+                          join engine.queue_partition p on p.queue = q.name and p.key = k.key) v),
+            urgent as materialized (
+                select v.key, t.workflow_uuid, t.priority, t.is_fresh,
+                       row_number() over (partition by v.key order by t.priority, t.created_at, t.workflow_uuid) as place
+                  from visited v
+                 cross join lateral (
+                    select w.workflow_uuid, w.priority, w.created_at, w.started_at_epoch_ms is null as is_fresh
+                      from dbos.workflow_status w
+                     where v.want > 0 and v.starts is distinct from 0 and w.status = 'ENQUEUED' and w.queue_name = q.name
+                       and coalesce(w.queue_partition_key, '') = v.key and w.name = any (workflows)
+                       and (w.application_version is null or w.application_version = my_version)
+                     order by w.priority, w.created_at limit v.want
+                       for no key update of w skip locked) t),
+            lesser as materialized (
+                select v.key, t.workflow_uuid, t.priority, t.is_fresh
+                  from visited v
+                 cross join lateral (select u.priority as head from urgent u where u.key = v.key and u.place = 1) u
+                 cross join lateral (
+                    select coalesce(
+                        (select w.priority from dbos.workflow_status w
+                          where w.status = 'ENQUEUED' and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key
+                            and w.priority > greatest(u.head, v.floor_class) order by w.priority limit 1),
+                        (select w.priority from dbos.workflow_status w
+                          where w.status = 'ENQUEUED' and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key
+                            and w.priority > u.head order by w.priority limit 1)) as priority) c
+                 cross join lateral (
+                    select w.workflow_uuid, w.priority, w.started_at_epoch_ms is null as is_fresh from dbos.workflow_status w
+                     where w.status = 'ENQUEUED' and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key
+                       and w.priority = c.priority and w.name = any (workflows)
+                       and (w.application_version is null or w.application_version = my_version)
+                     order by w.priority, w.created_at limit v.lesser
+                       for no key update of w skip locked) t
+                 where v.lesser > 0),
+            begun as materialized (
+                select v.key, t.workflow_uuid, t.priority, false as is_fresh,
+                       row_number() over (partition by v.key order by t.priority, t.created_at, t.workflow_uuid) as place
+                  from visited v
+                 cross join lateral (
+                    select w.workflow_uuid, w.priority, w.created_at from dbos.workflow_status w
+                     where v.want > 0 and v.starts = 0 and w.status = 'ENQUEUED' and w.started_at_epoch_ms is not null
+                       and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key and w.name = any (workflows)
+                       and (w.application_version is null or w.application_version = my_version)
+                     order by w.priority, w.created_at limit v.want
+                       for no key update of w skip locked) t),
+            placed as (
+                select key, workflow_uuid, priority, is_fresh, place, false as is_lesser from urgent
+                 where workflow_uuid <> all (array(select workflow_uuid from lesser))
+                union all
+                select key, workflow_uuid, priority, is_fresh, 0, true from lesser
+                union all
+                select key, workflow_uuid, priority, is_fresh, place, false from begun),
+            tagged as (
+                select c.*, v.tie, v.vtime + v.stride * (row_number() over (partition by c.key order by c.place) - 1) as tag,
+                       not c.is_fresh or v.starts is null
+                           or count(*) filter (where c.is_fresh) over (partition by c.key order by c.place) <= v.starts as may
+                  from placed c join visited v on v.key = c.key),
+            counted as (
+                select t.*, t.may and (not t.is_fresh or opens is null
+                                       or count(*) filter (where t.may and t.is_fresh) over (order by t.tag, t.tie, t.place) <= opens) as can
+                  from tagged t),
+            ranked as materialized (
+                select c.*, c.can and count(*) filter (where c.can) over (order by c.tag, c.tie, c.place) <= room as is_taken
+                  from counted c),
+            tally as (
+                select r.key, count(*) as found, count(*) filter (where r.is_taken) as got,
+                       count(*) filter (where r.is_taken and r.is_fresh) as started,
+                       max(r.priority) filter (where r.is_taken and r.is_lesser) as lesser_class
+                  from ranked r group by r.key)
+            select array_agg(v.key), array_agg(v.want), array_agg(coalesce(t.found, 0)), array_agg(coalesce(t.got, 0)),
+                   array_agg(coalesce(t.started, 0)), array_agg(v.own), array_agg(v.room - coalesce(t.got, 0)),
+                   array_agg(t.lesser_class), coalesce(sum(t.started), 0), capped or bool_or(v.has_cap),
+                   (select array_agg(r.workflow_uuid) from ranked r where r.is_taken)
+              into keys, wants, founds, gots, starteds, owns, rooms_left, lesser_classes, fresh, capped, ids
+              from visited v left join tally t on t.key = v.key;
+        end if;
+
+        if ids is not null then
+            return query
+            update dbos.workflow_status w
+               set status = 'PENDING', owner_xid = my_token, executor_id = me,
+                   started_at_epoch_ms = coalesce(w.started_at_epoch_ms, now_at), updated_at = now_at,
+                   recovery_attempts = coalesce(w.recovery_attempts, 0) + 1, claims = w.claims + 1, waits = null, wake_at_ms = null,
+                   held = capped, workflow_deadline_epoch_ms = least(w.workflow_deadline_epoch_ms, now_at + w.workflow_timeout_ms)
+             where w.workflow_uuid = any (ids) and coalesce(w.status, '') = 'ENQUEUED'
+            returning w.workflow_uuid, w.name, w.class_name::text,
+                      coalesce(w.inputs, (select i.inputs from dbos.workflow_input i where i.workflow_uuid = w.workflow_uuid)),
+                      w.serialization, w.recovery_attempts, w.claims, w.forked_from, w.parent_workflow_id, w.queue_name,
+                      w.queue_partition_key, w.priority, w.application_version, w.workflow_deadline_epoch_ms, w.attributes, w.held,
+                      now_at;
+        end if;
+
+        if keys is not null then
+            update engine.queue_partition p
+               set vtime = n.vtime, state = n.state, misses = n.misses, check_xid = null,
+                   due_at_ms = case n.state when 'g' then now_at + 10000
+                                            when 'e' then now_at + 50
+                                            when 's' then now_at + least(50 * 2 ^ least(n.misses, 10), 30000)::bigint
+                                            when 't' then engine.starts_open(p.starts, p.starts_upto, n.bucket) * n.bucket_ms end,
+                   since_floor = (p.since_floor + n.got) % 16, floor_class = coalesce(n.lesser_class, p.floor_class),
+                   starts = case when n.own is null then p.starts
+                                 else engine.starts_after(p.starts, p.starts_upto, n.bucket, n.started) end,
+                   starts_upto = case when n.own is null then p.starts_upto
+                                      when abs(p.starts_upto - n.bucket) > 33 then n.bucket
+                                      else greatest(p.starts_upto, n.bucket) end
+              from (select m.*, case when m.state = 's' then m.was_missed + 1 else 0 end as misses
+                      from (select v.key, v.got, v.started, v.own, v.lesser_class, o.misses as was_missed,
+                                   o.vtime + v.got * (1000000 / o.weight)::bigint as vtime, b.ms as bucket_ms, now_at / b.ms as bucket,
+                                   case when v.room_left <= 0 then 'g'
+                                        when v.found >= v.want or v.got < v.found or opens = 0 then 'r'
+                                        when v.own = 0 then 't'
+                                        when exists (select from dbos.workflow_status w
+                                                      where w.status = 'ENQUEUED' and w.queue_name = q.name
+                                                        and coalesce(w.queue_partition_key, '') = v.key) then 's'
+                                        else 'e' end as state
+                              from unnest(keys, wants, founds, gots, starteds, owns, rooms_left, lesser_classes)
+                                       as v (key, want, found, got, started, own, room_left, lesser_class)
+                              join engine.queue_partition o on o.queue = q.name and o.key = v.key
+                             cross join lateral (
+                                select ceil(coalesce(o.rate_limit_period_sec, q.partition_period_s) * 1000 / 32)::bigint as ms) b) m) n
+             where p.queue = q.name and p.key = n.key;
+            if opens is not null then
+                update engine.queue e
+                   set starts = engine.starts_after(e.starts, e.starts_upto, at_bucket, fresh),
+                       starts_upto = case when abs(e.starts_upto - at_bucket) > 33 then at_bucket
+                                          else greatest(e.starts_upto, at_bucket) end,
+                       opens_at_ms = case when opens <= fresh then
+                           engine.starts_open(engine.starts_after(e.starts, e.starts_upto, at_bucket, fresh),
+                                              greatest(e.starts_upto, at_bucket), at_bucket) * q.bucket_ms end
+                 where e.name = q.name
+                   and (fresh > 0 or e.opens_at_ms is null);
+            end if;
+        end if;
+    end loop;
+end
+$$;
 
 -- part: app
 
@@ -478,6 +953,7 @@ create table app.runs (
     budget               jsonb
 );
 create index runs_intent_hash_idx on app.runs (intent_hash);
+create index runs_by_intent on app.runs (intent_id);
 
 -- What each step of a run produced, one row an attempt. Written by the step, never changed. output carries `attempt` too.
 create table app.run_steps (
@@ -496,7 +972,7 @@ create table app.run_steps (
 -- Everything a run leaves to look at. Written by steps (and by operators as step 'OPS', by budgets as step 'BUDGET'). sha256 is of
 -- canonical inline. `payload` is another name for inline.
 create table app.artifacts (
-    run_id      text not null references app.runs (id),
+    run_id      text not null references app.runs (id) on delete cascade,
     step_id     text not null,
     idx         int not null,
     kind        text not null,
@@ -631,7 +1107,7 @@ create index sbx_runs_by_time on app.sbx_runs using brin (created_at);
 -- read open gates by deadline: deadline_at is set with the row, resolved_at with the answer or the timeout, or when a retry withdraws
 -- the question; dropped_at while the run is over without an answer (a resume takes it back).
 create table app.human_gates (
-    run_id       text not null references app.runs (id),
+    run_id       text not null references app.runs (id) on delete cascade,
     gate_key     text not null,
     topic        text not null,
     created_at   timestamptz not null default now(),
@@ -642,7 +1118,8 @@ create table app.human_gates (
 );
 create index human_gates_open on app.human_gates (deadline_at, created_at) where resolved_at is null and dropped_at is null;
 
--- The ledger of answers: one row a (workflow, gate, topic, dedupe key), written before the answer is sent on, never changed.
+-- The ledger of answers: one row a (workflow, gate, topic, dedupe key), written before the answer is sent on, never changed; it goes
+-- only with its run.
 create table app.human_interactions (
     id            uuid primary key default gen_random_uuid(),
     workflow_id   text not null,
@@ -652,12 +1129,13 @@ create table app.human_interactions (
     payload_hash  text not null check (payload_hash ~ '^[a-f0-9]{64}$'),
     payload       jsonb not null,
     created_at    timestamptz not null default now(),
-    run_id        text references app.runs (id),
+    run_id        text references app.runs (id) on delete cascade,
     origin        text not null check (origin in ('manual', 'api-shim', 'webhook', 'webhook-ci', 'external', 'unknown',
                                                   'engine-dbos', 'legacy-event', 'poller-ci', 'legacy-approve')),
     unique (workflow_id, gate_key, topic, dedupe_key)
 );
 create index human_interactions_gate_key_idx on app.human_interactions (gate_key);
+create index human_interactions_by_run on app.human_interactions (run_id);
 
 -- File changes of a run, in order, with both contents. Written before the file is touched; then the two times are set, once each.
 create table app.patch_history (
@@ -698,15 +1176,46 @@ begin
     raise exception 'app.% is append-only: % refused', tg_table_name, lower(tg_op) using errcode = 'restrict_violation';
 end
 $$;
-create trigger human_interactions_append_only before update or delete on app.human_interactions
-    for each row execute function app.refuse_change();
-create trigger artifacts_ops_append_only before update or delete on app.artifacts
-    for each row when (old.step_id = 'OPS') execute function app.refuse_change();
 create trigger recipe_versions_stable_is_final before update or delete on app.recipe_versions
     for each row when (old.status = 'stable') execute function app.refuse_change();
 create trigger recipe_versions_content_is_final before update of id, v, hash, json on app.recipe_versions
     for each row when (row (old.id, old.v, old.hash, old.json) is distinct from row (new.id, new.v, new.hash, new.json))
     execute function app.refuse_change();
+
+-- What people answered and operators did stays for as long as the run that it was about, and goes with it. The run's row is then gone
+-- already, because its end cascades; nobody can bring that about for a single row.
+create function app.keep_with_run() returns trigger
+    language plpgsql
+    as $$
+begin
+    if tg_op = 'DELETE' and old.run_id is not null and not exists (select from app.runs r where r.id = old.run_id) then
+        return old;
+    end if;
+    raise exception 'app.% is append-only: % refused', tg_table_name, lower(tg_op) using errcode = 'restrict_violation';
+end
+$$;
+create trigger human_interactions_append_only before update or delete on app.human_interactions
+    for each row execute function app.keep_with_run();
+create trigger artifacts_ops_append_only before update or delete on app.artifacts
+    for each row when (old.step_id = 'OPS') execute function app.keep_with_run();
+
+-- A run's row goes last: when its workflow is gone, no question of it is open, and it has been over for a day. However short the time
+-- is for which an installation keeps its runs, it is never shorter.
+create function app.keep_run() returns trigger
+    language plpgsql
+    as $$
+begin
+    if old.status not in ('succeeded', 'failed', 'canceled', 'retries_exceeded')
+       or old.updated_at > to_timestamp(engine.now_ms() / 1000.0) - interval '1 day'
+       or exists (select from app.human_gates g where g.run_id = old.id and g.resolved_at is null and g.dropped_at is null)
+       or exists (select from dbos.workflow_status s where s.workflow_uuid = old.workflow_id) then
+        raise exception 'app.runs keeps %: it has not been over for a day, or its workflow is still there', old.id
+            using errcode = 'restrict_violation';
+    end if;
+    return old;
+end
+$$;
+create trigger runs_go_last before delete on app.runs for each row execute function app.keep_run();
 
 -- A final status stays: a late write (a cancel that lost against the finish, or the other way round) finds no row to change. Only a
 -- retry, which counts itself, and a resume may reopen.
@@ -861,6 +1370,7 @@ create function app.roll_back_ended() returns trigger
     as $$
 declare
     original text;
+    undoing text;
 begin
     with recursive ancestor (id, origin) as (
         select new.workflow_uuid, new.forked_from
@@ -869,7 +1379,8 @@ begin
     select a.id into original from ancestor a where a.origin is null;
     if exists (select from app.runs r join app.patch_history p on p.run_id = r.id
                 where r.workflow_id = original and p.rolled_back_at is null) then
-        perform dbos.enqueue_workflow('RollbackRun', 'controlQ', array[to_json(original)]);
+        undoing := dbos.enqueue_workflow('RollbackRun', 'controlQ', array[to_json(original)]);
+        update dbos.workflow_status set parent_workflow_id = original where workflow_uuid = undoing;
     end if;
     return null;
 end

@@ -50,7 +50,8 @@ update dbos.workflow_status s
 CLAIM: LiteralString = """
 with picked as materialized (
     select w.workflow_uuid from dbos.workflow_status w
-     where w.status = 'ENQUEUED' and w.queue_name = 'bench' order by w.priority, w.created_at limit %s::int)
+     where w.status = 'ENQUEUED' and w.queue_name = 'bench' and coalesce(w.queue_partition_key, '') = ''
+     order by w.priority, w.created_at limit %s::int)
 update dbos.workflow_status w
    set status = 'PENDING', owner_xid = %s, executor_id = %s, started_at_epoch_ms = clock.now_ms, updated_at = clock.now_ms,
        recovery_attempts = w.recovery_attempts + 1, claims = w.claims + 1

@@ -17,6 +17,7 @@ async with Engine.connect("postgresql:///shop") as engine:
     await engine.run_worker([fulfil])
 """
 
+from engine import retention
 from engine.calls import (
     close_stream,
     deprecate_patch,
@@ -58,6 +59,7 @@ from engine.functions import Step, Transaction, Workflow, step, transaction, wor
 from engine.lookups import connection_lost
 from engine.observer import Observer
 from engine.offline import Difference, Replay, export_history, replay
+from engine.queues import PartitionState, Queues, QueueState, Rate
 from engine.records import FINAL, Message, Rider, StepInfo, StepRecord, WorkflowInfo, WorkflowStatus
 from engine.run import ride
 from engine.worker import Worker
@@ -77,6 +79,10 @@ __all__ = [
     "MisplacedCall",
     "NoSuchWorkflow",
     "Observer",
+    "PartitionState",
+    "QueueState",
+    "Queues",
+    "Rate",
     "RecordRefused",
     "Replay",
     "ReplayMismatch",
@@ -106,6 +112,7 @@ __all__ = [
     "patched",
     "recv",
     "replay",
+    "retention",
     "ride",
     "send",
     "set_event",

@@ -1,8 +1,8 @@
 """Claiming queued runs, loading their history, and giving them back.
 
-A claim takes as many runs as there is room for, per queue, urgent first, in one bounded statement. Rows that another claimer or a
-sender has locked are passed over. The history is read by a later statement than the claim: only a snapshot younger than the claim's
-locks is sure to hold everything that a former owner recorded.
+A claim takes as many runs as there is room for, per queue; which ones is decided by `engine.claim` in schema.sql. Rows that another
+claimer or a sender has locked are passed over. The history is read by a later statement than the claim: only a snapshot younger than
+the claim's locks is sure to hold everything that a former owner recorded.
 
 Where a row that was found by its queue or owner is updated by its id, its state is checked as `coalesce(status, '')`: in plain sight the
 planner would take the small partial index of that state again, and join it by filter.
@@ -14,39 +14,28 @@ from typing import Any, LiteralString
 from engine.entries import FIELD, Connection, numbers
 from engine.run import Claimed, Recorded
 
-# The claim holds its own worker's row so that the row cannot be deleted under it: a run whose executor has no row would wait for ever.
-# FOR KEY SHARE lets the heartbeat through and makes the row's deletion wait.
 CLAIM: LiteralString = r"""
-with me as materialized (select w.id from engine.worker w where w.id = %(me)s and not w.dead for key share),
-picked as materialized (
-    select s.workflow_uuid
-      from me, unnest(string_to_array(%(queues)s, E'\x1f'), %(rooms)s::int[]) as q (name, room)
-     cross join lateral (
-        select w.workflow_uuid
-          from dbos.workflow_status w
-         where w.status = 'ENQUEUED' and w.queue_name = q.name and w.name = any ((select string_to_array(%(names)s, E'\x1f'))::text[])
-           and (w.application_version is null or w.application_version = %(version)s)
-         order by w.priority, w.created_at
-         limit q.room
-           for no key update of w skip locked) s
-     where q.room > 0)
-update dbos.workflow_status w
-   set status = 'PENDING', owner_xid = %(token)s, executor_id = %(me)s, started_at_epoch_ms = clock.now_ms,
-       updated_at = clock.now_ms, recovery_attempts = coalesce(w.recovery_attempts, 0) + 1, claims = w.claims + 1, waits = null,
-       wake_at_ms = null, workflow_deadline_epoch_ms = least(w.workflow_deadline_epoch_ms, clock.now_ms + w.workflow_timeout_ms)
-  from picked p, (select engine.now_ms() as now_ms offset 0) clock
- where w.workflow_uuid = p.workflow_uuid and coalesce(w.status, '') = 'ENQUEUED'
-returning w.workflow_uuid, w.name, w.class_name,
-          coalesce(w.inputs, (select i.inputs from dbos.workflow_input i where i.workflow_uuid = w.workflow_uuid)),
-          w.serialization, w.recovery_attempts, w.claims, w.forked_from, w.parent_workflow_id, w.queue_name, w.queue_partition_key,
-          w.priority, w.application_version, w.workflow_deadline_epoch_ms, w.attributes, clock.now_ms
+select * from engine.claim(%(me)s, %(token)s, %(version)s, string_to_array(%(names)s, E'\x1f'), string_to_array(%(queues)s, E'\x1f'),
+                           %(rooms)s::int[], %(width)s)
 """
+
+NARROW = 8  # partitions that a claim visits at most while that is enough: each costs an update
+WIDE = 64
 
 
 async def claim(
-    conn: Connection, worker_id: str, token: str, room: Mapping[str, int], names: Sequence[str], version: str | None
+    conn: Connection,
+    worker_id: str,
+    token: str,
+    room: Mapping[str, int],
+    names: Sequence[str],
+    version: str | None,
+    width: int = NARROW,
 ) -> list[Claimed]:
-    """Take up to `room[queue]` runs of each queue whose workflow this worker knows, under a token of the caller's, never used before."""
+    """Take up to `room[queue]` runs of each queue whose workflow this worker knows, under a token of the caller's, never used before.
+
+    width: how many partitions of a queue are visited at most.
+    """
     rows = await conn.execute(
         CLAIM,
         {
@@ -56,11 +45,20 @@ async def claim(
             "names": FIELD.join(names),
             "version": version,
             "token": token,
+            "width": width,
         },
     )
     claimed = [Claimed(row, token) for row in await rows.fetchall()]
     claimed.sort(key=lambda c: c.priority)
     return claimed
+
+
+def next_width(width: int, room: Mapping[str, int], claimed: Sequence[Claimed]) -> int:
+    """How many partitions the next claim visits: more when this one found less than it had room for, fewer when few gave all."""
+    if len(claimed) < min(sum(room.values()), max(room.values())):
+        return min(width * 2, WIDE) if claimed else width
+    visited = len({(c.queue, c.partition) for c in claimed})
+    return max(width // 2, NARROW) if visited < width // 2 else width
 
 
 HISTORY: LiteralString = r"""
@@ -145,16 +143,18 @@ STRANGERS: LiteralString = r"""
 select w.name, w.queue_name, w.application_version, count(*)
   from (select s.name, s.queue_name, s.application_version
           from unnest(string_to_array(%(queues)s, E'\x1f')) as q (name)
+         cross join lateral (select p.key from engine.queue_partition p where p.queue = q.name and p.state in ('r', 's')
+                              order by p.state desc, p.key limit 100) p
          cross join lateral (select x.name, x.queue_name, x.application_version
                                from dbos.workflow_status x
-                              where x.status = 'ENQUEUED' and x.queue_name = q.name
-                              order by x.priority, x.created_at limit 100) s) w
+                              where x.status = 'ENQUEUED' and x.queue_name = q.name and coalesce(x.queue_partition_key, '') = p.key
+                              order by x.priority, x.created_at limit 10) s) w
  where not coalesce(w.name = any ((select string_to_array(%(names)s, E'\x1f'))::text[]), false) or w.application_version <> %(version)s
  group by 1, 2, 3
 """
 
 
 async def strangers(conn: Connection, queues: Sequence[str], names: Sequence[str], version: str | None) -> list[tuple[Any, ...]]:
-    """(name, queue, version, count) of queued runs near the head that this worker must leave to others."""
+    """(name, queue, version, count) of queued runs at the head of partitions that this worker must leave to others."""
     rows = await conn.execute(STRANGERS, {"queues": FIELD.join(queues), "names": FIELD.join(names), "version": version or ""})
     return await rows.fetchall()

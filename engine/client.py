@@ -21,6 +21,7 @@ from engine.functions import Workflow
 from engine.journal import NO_DESTINATION
 from engine.names import checked_name
 from engine.observer import Observer
+from engine.queues import Queues
 from engine.records import DELAYED, ENQUEUED, FINAL, NO_TOPIC, SUCCESS, Message, StepRecord, WorkflowStatus
 from engine.worker import Worker
 
@@ -85,6 +86,7 @@ class Engine:
         self._notifier = hints.Notifier(pool.connection)
         self._after: dict[Connection, set[tuple[str, str]]] = {}  # hints for the end of each open block of `transaction`
         self._enqueuer = enqueue.Enqueuer(pool.connection, prepare=prepare)
+        self.queues = Queues(pool.connection, lambda: self.hint(wake=False))  # their limits, weights and pauses
 
     @classmethod
     @contextlib.asynccontextmanager

@@ -37,13 +37,14 @@ RiderRow = tuple[Rider, str]  # the row as JSON text
 class Owner:
     """A claim on a run: the token that fences its writes and the number of journal rows it has."""
 
-    __slots__ = ("alone", "id", "loop", "parent_id", "recorded", "seen_ms", "token")
+    __slots__ = ("alone", "held", "id", "loop", "parent_id", "recorded", "seen_ms", "token")
 
-    def __init__(self, id: str, token: str, seen_ms: int, parent_id: str | None = None) -> None:
+    def __init__(self, id: str, token: str, seen_ms: int, parent_id: str | None = None, *, held: bool = False) -> None:
         self.id = id
         self.token = token
         self.parent_id = parent_id
         self.loop = asyncio.get_running_loop()
+        self.held = held  # it has a place under a cap, which others may wait for
         self.recorded = 0
         self.alone = False  # a transaction of this run is committing; the journal writes nothing of it meanwhile
         self.seen_ms = seen_ms  # the database's clock when it was last heard of

@@ -366,6 +366,7 @@ def _claimed(records: Records) -> Claimed:
         own["application_version"],
         own["workflow_deadline_epoch_ms"],
         own["attributes"],
+        False,
         0,
     )
     return Claimed(row, token="")

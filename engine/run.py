@@ -60,6 +60,7 @@ class Claimed:
         "class_name",
         "deadline_ms",
         "forked_from",
+        "held",
         "id",
         "inputs",
         "name",
@@ -90,6 +91,7 @@ class Claimed:
             self.version,
             self.deadline_ms,
             self.attributes,
+            self.held,
             self.now_ms,
         ) = row
         self.token: str = token
@@ -251,7 +253,7 @@ class Run(Owner):
     )
 
     def __init__(self, claimed: Claimed, services: Services) -> None:
-        super().__init__(claimed.id, claimed.token, claimed.now_ms, claimed.parent_id)
+        super().__init__(claimed.id, claimed.token, claimed.now_ms, claimed.parent_id, held=claimed.held)
         self.claimed = claimed
         self.services = services
         self.journal = services.journal

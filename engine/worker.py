@@ -23,13 +23,14 @@ import psycopg
 import structlog
 from psycopg_pool import AsyncConnectionPool
 
-from engine import claims, codec, entries, hints, leases, schedules, wakeups
+from engine import claims, codec, entries, hints, leases, queues, schedules, wakeups
 from engine.control import INTERNAL_QUEUE
 from engine.entries import Connection
 from engine.errors import ReplayMismatch, RunLost, Suspended, TerminalError
 from engine.functions import Workflow
 from engine.journal import Journal, Parts
 from engine.observer import Observer
+from engine.queues import Findings
 from engine.records import ERROR, SUCCESS, TOO_MANY_ATTEMPTS
 from engine.run import Branch, Claimed, Recorded, Run, Services, enter, is_ours
 
@@ -39,7 +40,9 @@ Connect = Callable[..., Awaitable[Connection]]
 ConnectSync = Callable[..., psycopg.Connection[Any]]
 
 CLAIM_GAP_S = 0.005  # between claims while work keeps coming, so that one claim takes several
+LOOK_GAP_S = 0.02  # between looks for partitions that got work, while others give enough
 TICK_S = 1.0
+RECONCILE_S = 30.0
 
 
 class Worker:
@@ -73,6 +76,7 @@ class Worker:
         self.paused = False
         self.running: dict[str, Run] = {}  # by id and token
         self.ended: Counter[str] = Counter()  # runs by how they left: SUCCESS, ERROR, parked, lost …
+        self.findings = Findings()  # of the checks of the queues' books
         self._connect = connect
         self._connect_sync = connect_sync
         self._observer = observer
@@ -85,6 +89,7 @@ class Worker:
         self._draining = asyncio.Event()
         self._stopping = asyncio.Event()
         self._claiming: str | None = None  # the token of a claim under way
+        self._width = claims.NARROW
         self._tokens: list[str] = []  # of what happened, for those who wait in engine.wait
         self._parked: list[str] = []  # runs to look at once more
         self._told: set[tuple[Any, ...]] = set()
@@ -191,7 +196,7 @@ class Worker:
                 await loop_body()
                 return
             except (psycopg.Error, OSError) as error:
-                log.warning("database trouble, trying again", loop=name, error=str(error))
+                log.warning("database trouble, trying again", loop=name, error=str(error).partition("\n")[0])
             except Exception:
                 log.exception("unexpected trouble, trying again", loop=name)
             await asyncio.sleep(random.uniform(0.05, 0.3))
@@ -249,7 +254,9 @@ class Worker:
     async def _claims(self) -> None:
         async with await self._connect() as conn:
             await conn.execute(entries.PIN_PLANS)
+            await queues.know(conn, list(self.queues))
             pause_s = self.poll_s
+            look_at = 0.0
             wanted = 1  # free slots worth a claim: a quarter of all while the queues give more than there is room for
             while not self._draining.is_set():
                 room = self._room()
@@ -260,6 +267,10 @@ class Worker:
                     continue
                 self._work.clear()
                 taken = await self._claim(conn, room)
+                if not taken or time.monotonic() >= look_at:
+                    look_at = time.monotonic() + LOOK_GAP_S
+                    if await queues.look_again(conn) and not taken:
+                        continue
                 wanted = max(self.slots // 4, 1) if taken == free else 1
                 if taken:
                     pause_s = CLAIM_GAP_S
@@ -271,7 +282,8 @@ class Worker:
     async def _claim(self, conn: Connection, room: dict[str, int]) -> int:
         self._claiming = str(uuid.uuid4())
         try:
-            claimed = await claims.claim(conn, self.id, self._claiming, room, list(self.workflows), self.version)
+            claimed = await claims.claim(conn, self.id, self._claiming, room, list(self.workflows), self.version, self._width)
+            self._width = claims.next_width(self._width, room, claimed)
             if not claimed:
                 return 0
             self._saw_clock(claimed[0].now_ms)
@@ -378,6 +390,8 @@ class Worker:
                 self._chores.set()
         for entry in parts.parks:
             self._after_park(entry)
+        if any(owner.held for owner in parts.owners) and (parts.ends or parts.parks):
+            self._on_work()  # places under a cap came free
 
     def _after_park(self, entry: entries.Park) -> None:
         if entry.shared:
@@ -417,15 +431,19 @@ class Worker:
         async with await self._connect() as conn:
             await conn.execute(entries.PIN_PLANS)
             rescue_at = look_at = 0.0
+            reconcile_at = time.monotonic() + RECONCILE_S * random.random()
             while not self._stopping.is_set():
                 self._chores.clear()
                 await self._wake(conn)
+                if await queues.look_again(conn):
+                    self._on_work()
                 moment = time.monotonic()
                 if moment >= self._watch_at:
                     self._watch_at = moment + TICK_S
                     await self._watch(conn)
                     await wakeups.overdue(conn)
                     await schedules.fire(conn, self._on_work)
+                    await queues.tidy(conn)
                 if moment >= rescue_at:
                     rescue_at = moment + min(self.lease_s / 4, 0.5)
                     if await leases.rescue(conn):
@@ -433,10 +451,20 @@ class Worker:
                 if moment >= look_at:
                     look_at = moment + 10
                     await self._name_strangers(conn)
+                if moment >= reconcile_at:
+                    await queues.reconcile(conn, self.findings)
+                    reconcile_at = moment + max(RECONCILE_S, 50 * (time.monotonic() - moment))
                 due_s = await wakeups.next_due_s(conn)
+                open_s = await queues.next_look_s(conn)
+                if open_s is not None and open_s < TICK_S:
+                    asyncio.get_running_loop().call_later(open_s, self._look)
                 pause_s = min(due_s if due_s is not None else TICK_S, TICK_S, self.lease_s / 4, 0.5)
                 self._timers_ms = self.now_ms() + int(pause_s * 1000)
                 await self._wait(self._chores, pause_s)
+
+    def _look(self) -> None:
+        """A partition is to be looked at, or a rate allows a start again."""
+        self._work.set()
 
     def _on_work(self) -> None:
         self._work.set()

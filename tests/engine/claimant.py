@@ -8,7 +8,7 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from engine import claims, entries
+from engine import claims, entries, queues
 from engine.entries import Owner
 from engine.journal import Journal
 from engine.pipeline import Pipeline
@@ -29,6 +29,7 @@ async def register(shop: Workshop) -> str:
 
 async def claim(conn: psycopg.AsyncConnection[Any], worker_id: str, room: int = 1000) -> dict[str, Owner]:
     """Everything queued, claimed for this worker."""
+    await queues.look_again(conn)
     claimed = await claims.claim(conn, worker_id, str(uuid.uuid4()), {"default": room}, [NAME], None)
     return {c.id: Owner(c.id, c.token, c.now_ms, c.parent_id) for c in claimed}
 

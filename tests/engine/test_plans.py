@@ -110,18 +110,6 @@ STATEMENTS: dict[str, tuple[str, Any, set[str]]] = {
         (joined(HERE), joined(["SUCCESS"] * len(HERE)), joined(["1"] * len(HERE)), joined([entries.NULL] * len(HERE))),
         {"workflow_status_pkey"},
     ),
-    "claim": (
-        claims.CLAIM,
-        {
-            "me": "worker 1",
-            "queues": joined(["q0", "q1"]),
-            "rooms": "{30,20}",
-            "names": joined(["w", "x"]),
-            "version": "v",
-            "token": "t",
-        },
-        {"workflow_status_queued", "workflow_status_pkey", "worker_pkey", "workflow_input_pkey"},
-    ),
     "history": (claims.HISTORY, (joined(HERE),), {"operation_outputs_pkey"}),
     "lost": (claims.LOST, (joined(HERE), joined(TOKEN)), {"workflow_status_pkey"}),
     "release": (claims.RELEASE, ("worker 3",), {"workflow_status_owned", "workflow_status_pkey"}),

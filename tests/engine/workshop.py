@@ -27,6 +27,7 @@ delete from dbos.workflow_status;
 delete from dbos.workflow_input; delete from dbos.workflow_output; delete from dbos.operation_outputs;
 delete from dbos.workflow_schedules; delete from dbos.queues;
 delete from engine.worker; delete from engine.wake; delete from engine.wait; delete from engine.clock;
+delete from engine.nudge; delete from engine.queue_partition; delete from engine.queue;
 """
 END_LEASE: LiteralString = "update engine.worker set lease_until_ms = engine.now_ms() - 1 where id = any (%s)"
 
