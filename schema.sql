@@ -18,7 +18,7 @@
 --
 -- Times are epoch milliseconds by this database's clock. Payloads are portable JSON text.
 -- Lock order, everywhere: status rows by id, then all else. A claim holds a queue's row, then partitions' rows, and then takes only
--- status rows that nobody has locked.
+-- status rows that nobody has locked; a change of limits holds the lock of the limits before anything else.
 
 -- part: engine
 
@@ -111,7 +111,7 @@ create index workflow_status_queued on dbos.workflow_status (queue_name, coalesc
 create index workflow_status_begun on dbos.workflow_status (queue_name, priority, created_at)  -- they go on, past a rate limit
     where status = 'ENQUEUED' and started_at_epoch_ms is not null;
 create index workflow_status_held on dbos.workflow_status (queue_name, coalesce(queue_partition_key, ''))
-    where status = 'PENDING' and held and owner_xid is not null;
+    where held and owner_xid is not null;
 create index workflow_status_owned on dbos.workflow_status (executor_id) where status = 'PENDING';  -- also counts those that wait
 create index workflow_status_timers on dbos.workflow_status (wake_at_ms) where wake_at_ms is not null;
 create index workflow_status_delayed on dbos.workflow_status (delay_until_epoch_ms) where status = 'DELAYED';
@@ -348,9 +348,9 @@ create table engine.worker (
     lease_until_ms  bigint not null,
     started_at_ms   bigint not null,
     dead            boolean not null default false,
-    paused          boolean not null default false,  -- claims nothing
     version         text,
-    place           text not null default ''  -- host and pid, for people
+    place           text not null default '',  -- host and pid, for people
+    paused          boolean not null default false  -- claims nothing
 ) with (fillfactor = 50);
 
 -- What happened that may wake a parked run: written in the commit of the happening, taken out by any worker afterwards. No writer has
@@ -423,12 +423,12 @@ create table engine.queue (
 
 -- A partition with work, or with limits of its own. Only runnable ones are in the claim's index, so that the others cost it nothing:
 --   r  runnable: has work, as far as anybody knows
---   e  empty, as the last visit found; kept until that is certain
+--   e  empty, as the last visit found. Whoever enqueues leaves a nudge
 --   g  gated: as many at work as its cap allows. Whoever ends or parks one of them leaves a nudge
 --   t  gated by its rate until due_at_ms
 --   s  has work for other workers only (their version, their workflows); looked at again at due_at_ms
 --   p  paused
--- A letter is a hint, and the visit that finds it wrong puts it right; only e needs care, because nobody visits it: see engine.look_again.
+-- A letter is a hint, and a visit that finds it wrong puts it right; e and g need care, because nobody visits those: see engine.look_again.
 create table engine.queue_partition (
     queue          text not null,
     key            text not null,  -- '' of workflows without a partition key
@@ -436,7 +436,7 @@ create table engine.queue_partition (
     vtime          bigint not null default 0,
     tie            int not null default (random() * 2147483647)::int,  -- between equals, so that no name is preferred
     due_at_ms      bigint,         -- look at it again then
-    check_xid      xid8,           -- e: whoever may have missed that it is empty has a smaller transaction id
+    check_xid      xid8,           -- e, g: whoever may have missed the verdict has a smaller transaction id
     misses         int not null default 0,  -- s: visits in vain
     since_floor    int not null default 0,  -- starts since the last one of a less urgent class
     floor_class    int,            -- the priority of that one
@@ -461,8 +461,8 @@ create table engine.nudge (
 );
 
 -- A runnable, gated or paused partition needs no nudge for new work. This must be a later statement than the insert: then either it sees
--- that the partition became empty, or whoever makes sure of that sees this transaction. The scalar subselects are looked up row by row;
--- as a join they could become a scan of all partitions.
+-- that the partition became empty, or whoever makes sure of that (look_again) sees this transaction. The scalar subselects are looked up
+-- row by row; as a join they could become a scan of all partitions.
 create function engine.nudge_enqueued() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp
     as $$
@@ -490,7 +490,7 @@ begin
     insert into engine.nudge (queue, key)
     select new.queue_name, coalesce(new.queue_partition_key, '')
      where coalesce((select p.state from engine.queue_partition p
-                      where p.queue = new.queue_name and p.key = coalesce(new.queue_partition_key, '')), 'e') not in ('r', 'p');
+                      where p.queue = new.queue_name and p.key = coalesce(new.queue_partition_key, '')), 'e') in ('e', 's', 't');
     return null;
 end
 $$;
@@ -498,22 +498,48 @@ create trigger workflow_status_requeued after update of status on dbos.workflow_
     for each row when (new.status = 'ENQUEUED' and old.status is distinct from 'ENQUEUED' and new.queue_name is not null)
     execute function engine.nudge_requeued();
 
--- Unasked: a claim under way may just be finding the cap full, and its verdict is not to be seen yet.
+-- Not for writers that take `held` away themselves: they leave the nudges of all their rows at once.
 create function engine.nudge_freed() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp
     as $$
 begin
-    insert into engine.nudge (queue, key) values (old.queue_name, coalesce(old.queue_partition_key, ''));
+    if (select p.state from engine.queue_partition p where p.queue = old.queue_name and p.key = coalesce(old.queue_partition_key, '')) = 'g' then
+        insert into engine.nudge (queue, key) values (old.queue_name, coalesce(old.queue_partition_key, ''));
+    end if;
     return null;
 end
 $$;
 create trigger workflow_status_freed after update of owner_xid on dbos.workflow_status
-    for each row when (old.held and old.owner_xid is not null and new.owner_xid is null and old.queue_name is not null)
+    for each row when (old.held and new.held and old.owner_xid is not null and new.owner_xid is null and old.queue_name is not null)
     execute function engine.nudge_freed();
 
--- Makes nudged and due partitions runnable; how many it looked at. An empty one is looked at until that is certain: somebody may have read
--- 'r' before it became 'e' and not have committed yet. Such a transaction had its id before the first look, so once all smaller ids
--- than the first look's are over, what they enqueued is in sight. Any worker, any time, not inside another transaction.
+-- The virtual time at which a partition joins those that are runnable: it saves up nothing while it is not.
+create function engine.entry_vtime(queue text) returns bigint
+    language plpgsql stable
+    as $$
+begin
+    return greatest(
+        coalesce((select q.floor from engine.queue q where q.name = entry_vtime.queue), 0),
+        coalesce((select p.vtime from engine.queue_partition p where p.queue = entry_vtime.queue and p.state = 'r'
+                   order by p.vtime, p.tie limit 1), 0));
+end
+$$;
+
+-- How many of a partition's workflows somebody owns, of those that were claimed under a cap.
+create function engine.held_by(queue text, key text) returns int
+    language plpgsql stable
+    as $$
+begin
+    return (select count(*) from dbos.workflow_status w
+             where w.held and w.owner_xid is not null and w.queue_name = held_by.queue
+               and coalesce(w.queue_partition_key, '') = held_by.key);
+end
+$$;
+
+-- Makes nudged and due partitions runnable; how many it looked at. That a partition is empty, or full, is looked at until it is certain:
+-- somebody may have read 'r' before the verdict and not have committed yet, and so left no nudge. Such a transaction had its id before
+-- the first look; once all ids that were given out before that look are over, what they did is in sight. A long read has no id.
+-- Any worker, any time, not inside another transaction.
 create function engine.look_again() returns int
     language plpgsql
     as $$
@@ -528,11 +554,7 @@ begin
             returning n.queue, n.key),
         told as (
             insert into engine.queue_partition as p (queue, key, vtime)
-            select t.queue, t.key, greatest(
-                       coalesce((select q.floor from engine.queue q where q.name = t.queue), 0),
-                       coalesce((select r.vtime from engine.queue_partition r where r.queue = t.queue and r.state = 'r'
-                                  order by r.vtime, r.tie limit 1), 0))
-              from (select distinct queue, key from taken) t order by t.queue, t.key
+            select t.queue, t.key, engine.entry_vtime(t.queue) from (select distinct queue, key from taken) t order by t.queue, t.key
                 on conflict (queue, key) do update
                set state = 'r', due_at_ms = null, check_xid = null, misses = 0, vtime = greatest(p.vtime, excluded.vtime)
              where p.state not in ('r', 'p')
@@ -541,17 +563,22 @@ begin
     end if;
     if exists (select from engine.queue_partition p where p.due_at_ms <= now_at) then
         with due as materialized (
-            select p.queue, p.key, p.state, p.check_xid,
-                   p.state = 'e' and not exists (
-                       select from dbos.workflow_status w
-                        where w.status = 'ENQUEUED' and w.queue_name = p.queue and coalesce(w.queue_partition_key, '') = p.key) as empty
+            select p.queue, p.key, p.check_xid,
+                   case p.state
+                       when 'e' then not exists (
+                           select from dbos.workflow_status w
+                            where w.status = 'ENQUEUED' and w.queue_name = p.queue and coalesce(w.queue_partition_key, '') = p.key)
+                       when 'g' then engine.held_by(p.queue, p.key) >= coalesce(
+                           p.concurrency, (select d.partition_concurrency from dbos.queues d where d.name = p.queue))
+                       end is true as stays
               from engine.queue_partition p where p.due_at_ms <= now_at order by p.due_at_ms limit 1000
                for no key update of p skip locked)
         update engine.queue_partition p
-           set state = case when d.empty then 'e' else 'r' end,
-               due_at_ms = case when d.empty and (d.check_xid is null
-                                                  or pg_snapshot_xmin(pg_current_snapshot()) < d.check_xid) then now_at + 100 end,
-               check_xid = case when d.empty then coalesce(d.check_xid, pg_snapshot_xmax(pg_current_snapshot())) end
+           set state = case when d.stays then p.state else 'r' end,
+               vtime = case when d.stays then p.vtime else greatest(p.vtime, engine.entry_vtime(p.queue)) end,
+               due_at_ms = case when d.stays and (d.check_xid is null or pg_snapshot_xmin(pg_current_snapshot()) < d.check_xid)
+                                then now_at + 100 end,
+               check_xid = case when d.stays then coalesce(d.check_xid, pg_snapshot_xmax(pg_current_snapshot())) end
           from due d where p.queue = d.queue and p.key = d.key;
         get diagnostics found_due = row_count;
         looked := looked + found_due;
@@ -577,8 +604,8 @@ begin
     if ring is null or abs(at - upto) > 33 then
         ring := array_fill(0, array[33]);
     else
-        for b in upto + 1 .. at loop
-            ring[(b % 33) + 1] := 0;
+        for n in 1 .. (at - upto)::int loop
+            ring[((upto + n) % 33) + 1] := 0;
         end loop;
         at := greatest(at, upto);
     end if;
@@ -586,6 +613,12 @@ begin
     return ring;
 end
 $$;
+create function engine.starts_newest(upto bigint, at bigint) returns bigint
+    language sql immutable
+    return case when abs(at - upto) > 33 then at else greatest(at, upto) end;
+create function engine.bucket_ms(period_s double precision) returns bigint
+    language sql immutable
+    return ceil(period_s * 1000 / 32)::bigint;
 -- The number of the moment at which the oldest counted start leaves the window.
 create function engine.starts_open(ring int[], upto bigint, at bigint) returns bigint
     language sql immutable
@@ -597,6 +630,15 @@ create type engine.claimed as (
     workflow_uuid text, name text, class_name text, inputs text, serialization text, attempts bigint, claims bigint, forked_from text,
     parent_workflow_id text, queue_name text, queue_partition_key text, priority int, version text, deadline_ms bigint,
     attributes jsonb, held boolean, now_ms bigint);
+
+-- Whoever changes limits waits for the claims that are under way under the old ones, and claims wait for the change: so what is at work
+-- when a cap comes is known. An advisory lock, because a row that all claims lock together would need a multixact for each.
+create function engine.share_limits() returns void
+    language sql
+    return pg_advisory_xact_lock_shared(hashtextextended('holdfast.limits', 0));
+create function engine.change_limits() returns void
+    language sql
+    return pg_advisory_xact_lock(hashtextextended('holdfast.limits', 0));
 
 -- Whether a partition has no limit of its own and workflows of one priority only: then the first come is the next.
 create function engine.is_plain(queue text, key text) returns boolean
@@ -615,46 +657,48 @@ begin
 end
 $$;
 
--- Claims up to rooms[i] workflows of queues[i] for a worker that knows these workflows and serves this application version; `width` is how
--- many partitions it visits at most. One transaction; at most one worker at a time is at work on a queue with a limit of its own, or
--- on a partition. The steps, queue by queue in the order of their names:
---   what the queue's cap and rate leave room for, under the lock of its row
---   lonely: with one runnable partition there is nothing to share out, so its row need not be touched
---   else the partitions that are furthest behind, locked. Those that another claim holds are passed over; if it holds all, it is waited for
---   their workflows in the order of tags: the n-th of a partition has its virtual time + n/weight. The claim takes the smallest
---   one start of a partition in 16 is of the next less urgent class, so that no class starves
--- A worker's row is held meanwhile, so that it is not deleted under a claim: a workflow whose executor has no row would wait for ever.
-create function engine.claim(
-    me text, my_token text, my_version text, workflows text[], queues text[], rooms int[], width int
-) returns setof engine.claimed
+-- Claims up to rooms[i] workflows of queues[i] for a worker that knows these workflows and serves this application version. One
+-- transaction; at most one claim at a time is at work on a queue with a limit of its own, and on a partition. Queue by queue, in the order
+-- of their names:
+--   with one runnable partition and no limits there is nothing to share out: its first workflows are taken, its row is not touched
+--   else, under the lock of its row, what the queue's cap and rate leave room for
+--   the eight partitions that are furthest behind, locked. Those that another claim holds are passed over; if it holds all, it is waited for
+--   each one's part of the room: the n-th workflow of a partition has the tag vtime + n/weight, and the smallest tags are served
+--   its workflows, urgent first; one start of a partition in 16 is of the next less urgent class, so that no class starves
+--   and what that makes of the partition. If there is room left, the next eight
+-- What is counted under a lock is counted in a later statement than the lock, and the time of the starts is read after the counting, so
+-- that nothing starts before what made room for it has ended. A worker's row is held meanwhile, so that it is not deleted under a claim: a
+-- workflow whose executor has no row would wait for ever.
+create function engine.claim(me text, my_token text, my_version text, workflows text[], queues text[], rooms int[])
+    returns setof engine.claimed
     language plpgsql
     as $$
 declare
-    now_at constant bigint := engine.now_ms();
     q record;
     ring record;
-    at_bucket bigint;  -- the number of this moment in the queue's ring
-    opens int;         -- how many may start under the queue's rate; null: any
-    room int;
+    now_at bigint;
+    room int;      -- that this claim still has for the queue
+    wanted int;    -- of that, what the queue's limits allow now
+    opens int;     -- how many may start under the queue's rate; null: any
     capped boolean;
-    ids text[];
+    rows tid[];    -- locked in this transaction, so they stay where they are
     keys text[];
+    -- by partition: asked for, got, of those that start, what its own rate allowed, what its cap left before, the class of the floor
     wants int[];
-    founds int[];
     gots int[];
     starteds int[];
-    owns int[];        -- how many may start under each partition's own rate
-    rooms_left int[];  -- what each partition's cap leaves
-    lesser_classes int[];
-    fresh int;         -- how many of those taken start now
+    owns int[];
+    places int[];
+    classes int[];
 begin
     perform from engine.worker w where w.id = me and not w.dead and not w.paused for key share;
     if not found then
         return;
     end if;
+    perform engine.share_limits();
     for q in
         select n.name, n.room, d.concurrency, d.partition_concurrency, d.rate_limit_max, d.partition_rate_limit_max,
-               ceil(d.rate_limit_period_sec * 1000 / 32)::bigint as bucket_ms, d.partition_rate_limit_period_sec as partition_period_s,
+               engine.bucket_ms(d.rate_limit_period_sec) as bucket_ms, d.partition_rate_limit_period_sec as partition_period_s,
                d.concurrency is not null or d.rate_limit_max is not null as limited,
                d.partition_concurrency is not null or d.partition_rate_limit_max is not null as partitions_limited
           from unnest(queues, rooms) as n (name, room)
@@ -665,207 +709,215 @@ begin
          order by n.name
     loop
         room := q.room;
-        opens := null;
-        if q.limited then
-            insert into engine.queue (name) select q.name where not exists (select from engine.queue e where e.name = q.name)
-                on conflict do nothing;
-            select e.starts, e.starts_upto into ring from engine.queue e where e.name = q.name for no key update;
-            if q.concurrency is not null then
-                room := least(room, q.concurrency - (
-                    select count(*) from dbos.workflow_status w
-                     where w.status = 'PENDING' and w.held and w.owner_xid is not null and w.queue_name = q.name));
-            end if;
-            if q.rate_limit_max is not null then
-                at_bucket := now_at / q.bucket_ms;
-                opens := engine.starts_left(ring.starts, ring.starts_upto, at_bucket, q.rate_limit_max);
-            end if;
-            continue when room <= 0;
-        end if;
-
-        ids := null;
-        capped := q.concurrency is not null or q.partition_concurrency is not null;
-        select array_agg(h.key) into keys
-          from (select p.key from engine.queue_partition p
-                 where p.queue = q.name and p.state = 'r' order by p.vtime, p.tie limit 2) h;
-        if cardinality(keys) = 1 and not q.limited and not q.partitions_limited and engine.is_plain(q.name, keys[1]) then
-            select array_agg(h.workflow_uuid) into ids
-              from (select w.workflow_uuid from dbos.workflow_status w
-                     where w.status = 'ENQUEUED' and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = keys[1]
-                       and w.name = any (workflows) and (w.application_version is null or w.application_version = my_version)
-                     order by w.priority, w.created_at limit room
-                       for no key update skip locked) h;
+        for pass in 1 .. 8 loop
+            rows := null;
             keys := null;
-        elsif opens = 0 then
-            -- Those that have started go on. They are few, and found by themselves.
-            select array_agg(h.key) into keys
-              from (select p.key from engine.queue_partition p
-                     where p.queue = q.name and p.state = 'r'
-                       and p.key in (select coalesce(b.queue_partition_key, '')
-                                       from (select w.queue_partition_key from dbos.workflow_status w
-                                              where w.status = 'ENQUEUED' and w.started_at_epoch_ms is not null and w.queue_name = q.name
-                                              order by w.priority, w.created_at limit 4 * room) b)
-                     order by p.key for no key update skip locked) h;
-        else
-            select array_agg(h.key) into keys
-              from (select p.key from engine.queue_partition p
-                     where p.queue = q.name and p.state = 'r' order by p.vtime, p.tie limit width
-                       for no key update skip locked) h;
-            if keys is null then
-                select array[h.key] into keys
-                  from (select p.key from engine.queue_partition p
-                         where p.queue = q.name and p.state = 'r' order by p.vtime, p.tie limit 1
-                           for no key update) h;
+            opens := null;
+            wanted := room;
+            capped := q.concurrency is not null or q.partition_concurrency is not null;
+            if q.limited then
+                insert into engine.queue (name) select q.name where not exists (select from engine.queue e where e.name = q.name)
+                    on conflict do nothing;
+                select e.starts, e.starts_upto into ring from engine.queue e where e.name = q.name for no key update;
+                if q.concurrency is not null then
+                    wanted := least(room, q.concurrency - (
+                        select count(*) from dbos.workflow_status w
+                         where w.held and w.owner_xid is not null and w.queue_name = q.name));
+                end if;
+                opens := engine.starts_left(ring.starts, ring.starts_upto, engine.now_ms() / q.bucket_ms, q.rate_limit_max);
+                wanted := least(wanted, nullif(opens, 0));
+                exit when wanted <= 0;
             end if;
-        end if;
 
-        if keys is not null then
-            with visited as materialized (
-                select v.*, least(v.own, opens) as starts, greatest(least(v.share, v.room), 0) as want,
-                       (v.since_floor + v.share * 2 / 3) / 16 as lesser
-                  from (select p.key, p.vtime, p.tie, (1000000 / p.weight)::bigint as stride, p.since_floor, p.floor_class,
-                               ceil(1.5 * room / cardinality(keys))::int as share,
-                               coalesce(p.concurrency, q.partition_concurrency) - (
-                                   select count(*) from dbos.workflow_status w
-                                    where w.status = 'PENDING' and w.held and w.owner_xid is not null and w.queue_name = q.name
-                                      and coalesce(w.queue_partition_key, '') = p.key)::int as room,
-                               engine.starts_left(
-                                   p.starts, p.starts_upto,
-                                   now_at / ceil(coalesce(p.rate_limit_period_sec, q.partition_period_s) * 1000 / 32)::bigint,
-                                   coalesce(p.rate_limit_max, q.partition_rate_limit_max)) as own,
-                               p.concurrency is not null as has_cap
-                          from unnest(keys) k (key)
-                          join engine.queue_partition p on p.queue = q.name and p.key = k.key) v),
-            urgent as materialized (
-                select v.key, t.workflow_uuid, t.priority, t.is_fresh,
-                       row_number() over (partition by v.key order by t.priority, t.created_at, t.workflow_uuid) as place
-                  from visited v
-                 cross join lateral (
-                    select w.workflow_uuid, w.priority, w.created_at, w.started_at_epoch_ms is null as is_fresh
-                      from dbos.workflow_status w
-                     where v.want > 0 and v.starts is distinct from 0 and w.status = 'ENQUEUED' and w.queue_name = q.name
-                       and coalesce(w.queue_partition_key, '') = v.key and w.name = any (workflows)
-                       and (w.application_version is null or w.application_version = my_version)
-                     order by w.priority, w.created_at limit v.want
-                       for no key update of w skip locked) t),
-            lesser as materialized (
-                select v.key, t.workflow_uuid, t.priority, t.is_fresh
-                  from visited v
-                 cross join lateral (select u.priority as head from urgent u where u.key = v.key and u.place = 1) u
-                 cross join lateral (
-                    select coalesce(
-                        (select w.priority from dbos.workflow_status w
-                          where w.status = 'ENQUEUED' and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key
-                            and w.priority > greatest(u.head, v.floor_class) order by w.priority limit 1),
-                        (select w.priority from dbos.workflow_status w
-                          where w.status = 'ENQUEUED' and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key
-                            and w.priority > u.head order by w.priority limit 1)) as priority) c
-                 cross join lateral (
-                    select w.workflow_uuid, w.priority, w.started_at_epoch_ms is null as is_fresh from dbos.workflow_status w
-                     where w.status = 'ENQUEUED' and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key
-                       and w.priority = c.priority and w.name = any (workflows)
-                       and (w.application_version is null or w.application_version = my_version)
-                     order by w.priority, w.created_at limit v.lesser
-                       for no key update of w skip locked) t
-                 where v.lesser > 0),
-            begun as materialized (
-                select v.key, t.workflow_uuid, t.priority, false as is_fresh,
-                       row_number() over (partition by v.key order by t.priority, t.created_at, t.workflow_uuid) as place
-                  from visited v
-                 cross join lateral (
-                    select w.workflow_uuid, w.priority, w.created_at from dbos.workflow_status w
-                     where v.want > 0 and v.starts = 0 and w.status = 'ENQUEUED' and w.started_at_epoch_ms is not null
-                       and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key and w.name = any (workflows)
-                       and (w.application_version is null or w.application_version = my_version)
-                     order by w.priority, w.created_at limit v.want
-                       for no key update of w skip locked) t),
-            placed as (
-                select key, workflow_uuid, priority, is_fresh, place, false as is_lesser from urgent
-                 where workflow_uuid <> all (array(select workflow_uuid from lesser))
-                union all
-                select key, workflow_uuid, priority, is_fresh, 0, true from lesser
-                union all
-                select key, workflow_uuid, priority, is_fresh, place, false from begun),
-            tagged as (
-                select c.*, v.tie, v.vtime + v.stride * (row_number() over (partition by c.key order by c.place) - 1) as tag,
-                       not c.is_fresh or v.starts is null
-                           or count(*) filter (where c.is_fresh) over (partition by c.key order by c.place) <= v.starts as may
-                  from placed c join visited v on v.key = c.key),
-            counted as (
-                select t.*, t.may and (not t.is_fresh or opens is null
-                                       or count(*) filter (where t.may and t.is_fresh) over (order by t.tag, t.tie, t.place) <= opens) as can
-                  from tagged t),
-            ranked as materialized (
-                select c.*, c.can and count(*) filter (where c.can) over (order by c.tag, c.tie, c.place) <= room as is_taken
-                  from counted c),
-            tally as (
-                select r.key, count(*) as found, count(*) filter (where r.is_taken) as got,
-                       count(*) filter (where r.is_taken and r.is_fresh) as started,
-                       max(r.priority) filter (where r.is_taken and r.is_lesser) as lesser_class
-                  from ranked r group by r.key)
-            select array_agg(v.key), array_agg(v.want), array_agg(coalesce(t.found, 0)), array_agg(coalesce(t.got, 0)),
-                   array_agg(coalesce(t.started, 0)), array_agg(v.own), array_agg(v.room - coalesce(t.got, 0)),
-                   array_agg(t.lesser_class), coalesce(sum(t.started), 0), capped or bool_or(v.has_cap),
-                   (select array_agg(r.workflow_uuid) from ranked r where r.is_taken)
-              into keys, wants, founds, gots, starteds, owns, rooms_left, lesser_classes, fresh, capped, ids
-              from visited v left join tally t on t.key = v.key;
-        end if;
+            if opens = 0 then
+                -- Those that have started go on. They are few, and found by themselves.
+                select array_agg(h.key) into keys
+                  from (select p.key from engine.queue_partition p
+                         where p.queue = q.name and p.state = 'r'
+                           and p.key in (select coalesce(b.queue_partition_key, '')
+                                           from (select w.queue_partition_key from dbos.workflow_status w
+                                                  where w.status = 'ENQUEUED' and w.started_at_epoch_ms is not null
+                                                    and w.queue_name = q.name
+                                                  order by w.priority, w.created_at limit 4 * wanted) b)
+                         order by p.key for no key update skip locked) h;
+            else
+                if not q.limited and not q.partitions_limited and pass = 1 then
+                    select array_agg(h.key) into keys
+                      from (select p.key from engine.queue_partition p
+                             where p.queue = q.name and p.state = 'r' order by p.vtime, p.tie limit 2) h;
+                    if cardinality(keys) = 1 and engine.is_plain(q.name, keys[1]) then
+                        select array_agg(h.ctid) into rows
+                          from (select w.ctid from dbos.workflow_status w
+                                 where w.status = 'ENQUEUED' and w.queue_name = q.name
+                                   and coalesce(w.queue_partition_key, '') = keys[1] and w.name = any (workflows)
+                                   and (w.application_version is null or w.application_version = my_version)
+                                 order by w.priority, w.created_at limit wanted
+                                   for no key update skip locked) h;
+                        keys := null;
+                        exit when rows is null;
+                    end if;
+                end if;
+                if rows is null then
+                    select array_agg(h.key) into keys
+                      from (select p.key from engine.queue_partition p
+                             where p.queue = q.name and p.state = 'r' order by p.vtime, p.tie limit 8
+                               for no key update skip locked) h;
+                    if keys is null and pass = 1 then
+                        -- One only is waited for, by its key: else one that is no longer runnable after the wait would stay locked beside it.
+                        select array[h.key] into keys
+                          from (select p.key from engine.queue_partition p
+                                 where p.queue = q.name and p.state = 'r'
+                                   and p.key = (select r.key from engine.queue_partition r
+                                                 where r.queue = q.name and r.state = 'r' order by r.vtime, r.tie limit 1)
+                                   for no key update) h;
+                    end if;
+                end if;
+            end if;
+            exit when keys is null and rows is null;
 
-        if ids is not null then
-            return query
-            update dbos.workflow_status w
-               set status = 'PENDING', owner_xid = my_token, executor_id = me,
-                   started_at_epoch_ms = coalesce(w.started_at_epoch_ms, now_at), updated_at = now_at,
-                   recovery_attempts = coalesce(w.recovery_attempts, 0) + 1, claims = w.claims + 1, waits = null, wake_at_ms = null,
-                   held = capped, workflow_deadline_epoch_ms = least(w.workflow_deadline_epoch_ms, now_at + w.workflow_timeout_ms)
-             where w.workflow_uuid = any (ids) and coalesce(w.status, '') = 'ENQUEUED'
-            returning w.workflow_uuid, w.name, w.class_name::text,
-                      coalesce(w.inputs, (select i.inputs from dbos.workflow_input i where i.workflow_uuid = w.workflow_uuid)),
-                      w.serialization, w.recovery_attempts, w.claims, w.forked_from, w.parent_workflow_id, w.queue_name,
-                      w.queue_partition_key, w.priority, w.application_version, w.workflow_deadline_epoch_ms, w.attributes, w.held,
-                      now_at;
-        end if;
+            if keys is not null then
+                with visited as materialized (
+                    select p.key, p.vtime, p.tie, (1000000 / p.weight)::bigint as stride, p.since_floor, p.floor_class,
+                           p.concurrency is not null as has_cap,
+                           ceil(2 * wanted * p.weight / sum(p.weight) over ())::int + 1 as most,
+                           case when coalesce(p.concurrency, q.partition_concurrency) is not null
+                                then coalesce(p.concurrency, q.partition_concurrency) - (
+                                    select count(*) from dbos.workflow_status w
+                                     where w.held and w.owner_xid is not null and w.queue_name = q.name
+                                       and coalesce(w.queue_partition_key, '') = p.key)::int end as place,
+                           case when coalesce(p.rate_limit_max, q.partition_rate_limit_max) is not null
+                                then engine.starts_left(
+                                    p.starts, p.starts_upto,
+                                    engine.now_ms() / engine.bucket_ms(coalesce(p.rate_limit_period_sec, q.partition_period_s)),
+                                    coalesce(p.rate_limit_max, q.partition_rate_limit_max)) end as own
+                      from unnest(keys) k (key)
+                     cross join lateral (select * from engine.queue_partition x where x.queue = q.name and x.key = k.key offset 0) p),
+                parts as materialized (
+                    select v.*, coalesce(t.want, 0) as want, (v.since_floor + t.want) / 16 as lesser,
+                           v.own is distinct from 0 and opens is distinct from 0 as may_start
+                      from visited v
+                      left join (
+                        select t.key, count(*)::int as want
+                          from (select x.key
+                                  from visited x cross join lateral generate_series(0, least(x.most, x.place, nullif(x.own, 0)) - 1) n
+                                 order by x.vtime + x.stride * n, x.tie limit wanted) t
+                         group by t.key) t on t.key = v.key),
+                lesser as materialized (
+                    select v.key, t.ctid, t.is_fresh, t.priority
+                      from parts v
+                     cross join lateral (
+                        select w.priority as head from dbos.workflow_status w
+                         where w.status = 'ENQUEUED' and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key
+                         order by w.priority, w.created_at limit 1) u
+                     cross join lateral (
+                        select coalesce(
+                            (select w.priority from dbos.workflow_status w
+                              where w.status = 'ENQUEUED' and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key
+                                and w.priority > greatest(u.head, v.floor_class) and w.name = any (workflows)
+                                and (w.application_version is null or w.application_version = my_version)
+                              order by w.priority limit 1),
+                            (select w.priority from dbos.workflow_status w
+                              where w.status = 'ENQUEUED' and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key
+                                and w.priority > u.head and w.name = any (workflows)
+                                and (w.application_version is null or w.application_version = my_version)
+                              order by w.priority limit 1)) as priority) c
+                     cross join lateral (
+                        select w.ctid, w.priority, w.started_at_epoch_ms is null as is_fresh from dbos.workflow_status w
+                         where w.status = 'ENQUEUED' and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key
+                           and w.priority = c.priority and w.name = any (workflows)
+                           and (w.application_version is null or w.application_version = my_version)
+                         order by w.priority, w.created_at limit v.lesser
+                           for no key update of w skip locked) t
+                     where v.lesser > 0 and v.may_start),
+                taken as materialized (
+                    select v.key, t.ctid, t.is_fresh, null::int as class
+                      from parts v
+                     cross join lateral (
+                        select w.ctid, w.started_at_epoch_ms is null as is_fresh from dbos.workflow_status w
+                         where v.want > 0 and v.may_start and w.status = 'ENQUEUED' and w.queue_name = q.name
+                           and coalesce(w.queue_partition_key, '') = v.key and w.name = any (workflows)
+                           and (w.application_version is null or w.application_version = my_version)
+                           and w.ctid <> all (array(select l.ctid from lesser l))
+                         order by w.priority, w.created_at
+                         limit v.want - (select count(*) from lesser l where l.key = v.key)
+                           for no key update of w skip locked) t
+                    union all
+                    select l.key, l.ctid, l.is_fresh, l.priority from lesser l
+                    union all
+                    select v.key, t.ctid, false, null
+                      from parts v
+                     cross join lateral (
+                        select w.ctid from dbos.workflow_status w
+                         where v.want > 0 and not v.may_start and w.status = 'ENQUEUED' and w.started_at_epoch_ms is not null
+                           and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key and w.name = any (workflows)
+                           and (w.application_version is null or w.application_version = my_version)
+                         order by w.priority, w.created_at limit v.want
+                           for no key update of w skip locked) t),
+                tally as (
+                    select t.key, count(*) as got, count(*) filter (where t.is_fresh) as started, max(t.class) as class
+                      from taken t group by t.key)
+                select array_agg(v.key), array_agg(v.want), array_agg(coalesce(t.got, 0)), array_agg(coalesce(t.started, 0)),
+                       array_agg(v.own), array_agg(v.place), array_agg(t.class), capped or bool_or(v.has_cap),
+                       (select array_agg(t.ctid) from taken t)
+                  into keys, wants, gots, starteds, owns, places, classes, capped, rows
+                  from parts v left join tally t on t.key = v.key;
+            end if;
 
-        if keys is not null then
+            now_at := engine.now_ms();
+            if rows is not null then
+                return query
+                update dbos.workflow_status w
+                   set status = 'PENDING', owner_xid = my_token, executor_id = me,
+                       started_at_epoch_ms = coalesce(w.started_at_epoch_ms, now_at), updated_at = now_at,
+                       recovery_attempts = coalesce(w.recovery_attempts, 0) + 1, claims = w.claims + 1, waits = null, wake_at_ms = null,
+                       held = capped, workflow_deadline_epoch_ms = least(w.workflow_deadline_epoch_ms, now_at + w.workflow_timeout_ms)
+                 where w.ctid = any (rows)
+                returning w.workflow_uuid, w.name, w.class_name::text,
+                          coalesce(w.inputs, (select i.inputs from dbos.workflow_input i where i.workflow_uuid = w.workflow_uuid)),
+                          w.serialization, w.recovery_attempts, w.claims, w.forked_from, w.parent_workflow_id, w.queue_name,
+                          w.queue_partition_key, w.priority, w.application_version, w.workflow_deadline_epoch_ms, w.attributes, w.held,
+                          now_at;
+                room := room - cardinality(rows);
+            end if;
+            exit when keys is null;
+
             update engine.queue_partition p
-               set vtime = n.vtime, state = n.state, misses = n.misses, check_xid = null,
-                   due_at_ms = case n.state when 'g' then now_at + 10000
-                                            when 'e' then now_at + 50
-                                            when 's' then now_at + least(50 * 2 ^ least(n.misses, 10), 30000)::bigint
-                                            when 't' then engine.starts_open(p.starts, p.starts_upto, n.bucket) * n.bucket_ms end,
-                   since_floor = (p.since_floor + n.got) % 16, floor_class = coalesce(n.lesser_class, p.floor_class),
+               set vtime = n.vtime, state = n.state, check_xid = null, misses = case when n.state = 's' then p.misses + 1 else 0 end,
+                   due_at_ms = case n.state when 'e' then now_at + 50
+                                            when 'g' then now_at + 50
+                                            when 's' then now_at + least(50 * 2 ^ least(p.misses + 1, 10), 30000)::bigint
+                                            when 't' then engine.starts_open(p.starts, p.starts_upto, now_at / n.bucket_ms) * n.bucket_ms end,
+                   since_floor = (p.since_floor + n.got) % 16, floor_class = coalesce(n.class, p.floor_class),
                    starts = case when n.own is null then p.starts
-                                 else engine.starts_after(p.starts, p.starts_upto, n.bucket, n.started) end,
+                                 else engine.starts_after(p.starts, p.starts_upto, now_at / n.bucket_ms, n.started) end,
                    starts_upto = case when n.own is null then p.starts_upto
-                                      when abs(p.starts_upto - n.bucket) > 33 then n.bucket
-                                      else greatest(p.starts_upto, n.bucket) end
-              from (select m.*, case when m.state = 's' then m.was_missed + 1 else 0 end as misses
-                      from (select v.key, v.got, v.started, v.own, v.lesser_class, o.misses as was_missed,
-                                   o.vtime + v.got * (1000000 / o.weight)::bigint as vtime, b.ms as bucket_ms, now_at / b.ms as bucket,
-                                   case when v.room_left <= 0 then 'g'
-                                        when v.found >= v.want or v.got < v.found or opens = 0 then 'r'
-                                        when v.own = 0 then 't'
-                                        when exists (select from dbos.workflow_status w
-                                                      where w.status = 'ENQUEUED' and w.queue_name = q.name
-                                                        and coalesce(w.queue_partition_key, '') = v.key) then 's'
-                                        else 'e' end as state
-                              from unnest(keys, wants, founds, gots, starteds, owns, rooms_left, lesser_classes)
-                                       as v (key, want, found, got, started, own, room_left, lesser_class)
-                              join engine.queue_partition o on o.queue = q.name and o.key = v.key
-                             cross join lateral (
-                                select ceil(coalesce(o.rate_limit_period_sec, q.partition_period_s) * 1000 / 32)::bigint as ms) b) m) n
-             where p.queue = q.name and p.key = n.key;
+                                      else engine.starts_newest(p.starts_upto, now_at / n.bucket_ms) end
+              from (select o.place, v.got, v.started, v.own, v.class, o.vtime + v.got * (1000000 / o.weight)::bigint as vtime,
+                           engine.bucket_ms(coalesce(o.rate_limit_period_sec, q.partition_period_s)) as bucket_ms,
+                           case when v.cap_left <= v.got then 'g'
+                                when v.got >= v.want or opens = 0 then 'r'
+                                when v.own = 0 then 't'
+                                when exists (select from dbos.workflow_status w
+                                              where w.status = 'ENQUEUED' and w.queue_name = q.name
+                                                and coalesce(w.queue_partition_key, '') = v.key) then 's'
+                                else 'e' end as state
+                      from unnest(keys, wants, gots, starteds, owns, places, classes) as v (key, want, got, started, own, cap_left, class)
+                     cross join lateral (
+                        select x.weight, x.vtime, x.rate_limit_period_sec, x.ctid as place from engine.queue_partition x
+                         where x.queue = q.name and x.key = v.key offset 0) o) n
+             where p.ctid = n.place;
             if opens is not null then
                 update engine.queue e
-                   set starts = engine.starts_after(e.starts, e.starts_upto, at_bucket, fresh),
-                       starts_upto = case when abs(e.starts_upto - at_bucket) > 33 then at_bucket
-                                          else greatest(e.starts_upto, at_bucket) end,
-                       opens_at_ms = case when opens <= fresh then
-                           engine.starts_open(engine.starts_after(e.starts, e.starts_upto, at_bucket, fresh),
-                                              greatest(e.starts_upto, at_bucket), at_bucket) * q.bucket_ms end
-                 where e.name = q.name
-                   and (fresh > 0 or e.opens_at_ms is null);
+                   set starts = n.starts, starts_upto = n.upto,
+                       opens_at_ms = case when engine.starts_left(n.starts, n.upto, n.bucket, q.rate_limit_max) = 0
+                                          then engine.starts_open(n.starts, n.upto, n.bucket) * q.bucket_ms end
+                  from (select engine.starts_after(ring.starts, ring.starts_upto, now_at / q.bucket_ms,
+                                                   (select sum(s) from unnest(starteds) s)::int) as starts,
+                               engine.starts_newest(ring.starts_upto, now_at / q.bucket_ms) as upto, now_at / q.bucket_ms as bucket) n
+                 where e.name = q.name;
             end if;
-        end if;
+            exit when room <= 0;
+        end loop;
     end loop;
 end
 $$;

@@ -36,7 +36,7 @@ from engine.calls import (
     write_stream,
 )
 from engine.children import ChildHandle
-from engine.client import Engine, Handle
+from engine.client import DedupPolicy, Engine, Handle, Start
 from engine.entries import Connection
 from engine.errors import (
     ConflictingWorkflow,
@@ -69,6 +69,7 @@ __all__ = [
     "ChildHandle",
     "ConflictingWorkflow",
     "Connection",
+    "DedupPolicy",
     "Difference",
     "DuplicateWork",
     "Engine",
@@ -88,6 +89,7 @@ __all__ = [
     "ReplayMismatch",
     "Rider",
     "RunLost",
+    "Start",
     "Step",
     "StepFailed",
     "StepInfo",

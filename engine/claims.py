@@ -16,11 +16,8 @@ from engine.run import Claimed, Recorded
 
 CLAIM: LiteralString = r"""
 select * from engine.claim(%(me)s, %(token)s, %(version)s, string_to_array(%(names)s, E'\x1f'), string_to_array(%(queues)s, E'\x1f'),
-                           %(rooms)s::int[], %(width)s)
+                           %(rooms)s::int[])
 """
-
-NARROW = 8  # partitions that a claim visits at most while that is enough: each costs an update
-WIDE = 64
 
 
 async def claim(
@@ -30,12 +27,8 @@ async def claim(
     room: Mapping[str, int],
     names: Sequence[str],
     version: str | None,
-    width: int = NARROW,
 ) -> list[Claimed]:
-    """Take up to `room[queue]` runs of each queue whose workflow this worker knows, under a token of the caller's, never used before.
-
-    width: how many partitions of a queue are visited at most.
-    """
+    """Take up to `room[queue]` runs of each queue whose workflow this worker knows, under a token of the caller's, never used before."""
     rows = await conn.execute(
         CLAIM,
         {
@@ -45,20 +38,11 @@ async def claim(
             "names": FIELD.join(names),
             "version": version,
             "token": token,
-            "width": width,
         },
     )
     claimed = [Claimed(row, token) for row in await rows.fetchall()]
     claimed.sort(key=lambda c: c.priority)
     return claimed
-
-
-def next_width(width: int, room: Mapping[str, int], claimed: Sequence[Claimed]) -> int:
-    """How many partitions the next claim visits: more when this one found less than it had room for, fewer when few gave all."""
-    if len(claimed) < min(sum(room.values()), max(room.values())):
-        return min(width * 2, WIDE) if claimed else width
-    visited = len({(c.queue, c.partition) for c in claimed})
-    return max(width // 2, NARROW) if visited < width // 2 else width
 
 
 HISTORY: LiteralString = r"""

@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Generic, LiteralString, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, LiteralString, Self, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
@@ -31,6 +32,9 @@ Ts = TypeVarTuple("Ts")
 DEFAULT_QUEUE = "default"
 DEDUP_INDEX = "workflow_status_dedup"
 
+#: What an enqueue does when its deduplication id is in use: raise DuplicateWork, or return the handle of the workflow that has it.
+DedupPolicy = Literal["reject", "return_existing"]
+
 #: Applied to every connection that the engine opens: notice a dead server or network instead of waiting for ever.
 CONNECTION_DEFAULTS: dict[str, Any] = {
     "connect_timeout": 5,
@@ -43,12 +47,41 @@ CONNECTION_DEFAULTS: dict[str, Any] = {
 
 NAME_OF: LiteralString = "select name from dbos.workflow_status where workflow_uuid = %s"
 
+DEDUP_HOLDER: LiteralString = """
+select workflow_uuid from dbos.workflow_status where queue_name = %s and deduplication_id = %s
+"""
 SEND: LiteralString = """
 insert into dbos.notifications (destination_uuid, topic, message, message_uuid, serialization, created_at_epoch_ms)
 values (%s, %s, %s, %s, 'portable_json', (select engine.now_ms()))
 on conflict (message_uuid) do nothing
 returning message_uuid
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One of many workflows to enqueue: its id, its arguments, and what is different for it; None is as the call says."""
+
+    id: str
+    args: Sequence[Any] = ()
+    partition: str | None = None
+    priority: int | None = None
+    delay_s: float | None = None
+    timeout_s: float | None = None
+    attributes: Mapping[str, Any] | None = None
+
+    def row(self) -> dict[str, Any]:
+        """Its own columns. Raises InvalidName."""
+        row = {
+            "id": checked_name(self.id, "workflow id"),
+            "inputs": codec.encode({"positionalArgs": list(self.args), "namedArgs": {}}),
+            "partition": self.partition if self.partition is None else checked_name(self.partition, "partition key"),
+            "priority": self.priority,
+            "delay_ms": None if self.delay_s is None else round(self.delay_s * 1000),
+            "timeout_ms": None if self.timeout_s is None else round(self.timeout_s * 1000),
+            "attributes": self.attributes,
+        }
+        return {key: value for key, value in row.items() if value is not None}
 
 
 class Handle(Generic[R]):
@@ -180,6 +213,7 @@ class Engine:
         delay_s: float | None = None,
         timeout_s: float | None = None,
         dedup_id: str | None = None,
+        dedup: DedupPolicy = "reject",
         version: str | None = None,
         class_name: str | None = None,
         attributes: Mapping[str, Any] | None = None,
@@ -198,6 +232,7 @@ class Engine:
         delay_s: float | None = None,
         timeout_s: float | None = None,
         dedup_id: str | None = None,
+        dedup: DedupPolicy = "reject",
         version: str | None = None,
         class_name: str | None = None,
         attributes: Mapping[str, Any] | None = None,
@@ -215,6 +250,7 @@ class Engine:
         delay_s: float | None = None,
         timeout_s: float | None = None,
         dedup_id: str | None = None,
+        dedup: DedupPolicy = "reject",
         version: str | None = None,
         class_name: str | None = None,
         attributes: Mapping[str, Any] | None = None,
@@ -224,8 +260,9 @@ class Engine:
 
         workflow: a decorated function, or the name of one that this process does not have. priority: lower starts earlier, 0 first.
         partition: whose share of the queue it takes. delay_s: not before. timeout_s: counted from the first claim, then it is
-        cancelled. dedup_id: at most one unfinished workflow of the queue has it. version: only workers of that application version
-        take it. Raises ConflictingWorkflow when the id belongs to a workflow of another name, DuplicateWork, InvalidName.
+        cancelled. dedup_id: at most one unfinished workflow of the queue has it; dedup says what becomes of another: "reject" raises
+        DuplicateWork, "return_existing" returns the handle of the one that has it. version: only workers of that application version
+        take it. Raises ConflictingWorkflow when the id belongs to a workflow of another name, InvalidName.
         """
         target = _target(workflow)
         id = checked_name(id if id is not None else str(uuid.uuid4()), "workflow id")
@@ -244,18 +281,33 @@ class Engine:
             "attributes": attributes,
             "status": ENQUEUED if delay_s is None else DELAYED,
         }
-        try:
-            fresh = await (self._enqueuer.add(row) if conn is None else enqueue.one(conn, row))
-        except psycopg.errors.UniqueViolation as error:
-            if dedup_id is None or error.diag.constraint_name != DEDUP_INDEX:
-                raise
-            raise DuplicateWork(queue, dedup_id) from None
+        while True:
+            try:
+                fresh = await self._insert(row, conn)
+                break
+            except psycopg.errors.UniqueViolation as error:
+                if dedup_id is None or error.diag.constraint_name != DEDUP_INDEX:
+                    raise
+                if dedup == "reject":
+                    raise DuplicateWork(queue, dedup_id) from None
+                async with self._stating(conn) as reading:
+                    holder = await (await reading.execute(DEDUP_HOLDER, (queue, dedup_id))).fetchone()
+                if holder is not None:  # else it has just ended
+                    return Handle(self, holder[0], target.decoder, False)
         if fresh:
             self._tell(conn, (hints.CHANNEL, hints.WORK))
         else:
             async with self._stating(conn) as reading:
                 await self._check_same(reading, id, target.name)
         return Handle(self, id, target.decoder, fresh)
+
+    async def _insert(self, row: dict[str, Any], conn: Connection | None) -> bool:
+        if conn is None:
+            return await self._enqueuer.add(row)
+        if row["dedup_id"] is None:
+            return await enqueue.one(conn, row)
+        async with conn.transaction():  # a refusal leaves the caller's transaction as it was
+            return await enqueue.one(conn, row)
 
     async def _check_same(self, conn: Connection, id: str, name: str) -> None:
         found = await (await conn.execute(NAME_OF, (id,))).fetchone()
@@ -265,7 +317,7 @@ class Engine:
     async def enqueue_many(
         self,
         workflow: Workflow[Any, Any] | str,
-        calls: Sequence[tuple[str, Sequence[Any]]],
+        calls: Sequence[Start | tuple[str, Sequence[Any]]],
         *,
         queue: str = DEFAULT_QUEUE,
         partition: str | None = None,
@@ -274,23 +326,23 @@ class Engine:
         class_name: str | None = None,
         conn: Connection | None = None,
     ) -> list[str]:
-        """Enqueue many (id, arguments) of one workflow in one commit; returns the ids that were new."""
+        """Enqueue many of one workflow in one commit, all or none; returns the ids that were new.
+
+        calls: (id, arguments) of each, or a Start where one differs in more. Raises InvalidName.
+        """
         target = _target(workflow)
-        rows = [
-            {
-                "id": checked_name(id, "workflow id"),
-                "name": target.name,
-                "class_name": class_name or target.class_name,
-                "inputs": codec.encode({"positionalArgs": list(args), "namedArgs": {}}),
-                "queue": checked_name(queue, "queue name"),
-                "partition": partition,
-                "priority": priority,
-                "version": version,
-            }
-            for id, args in calls
-        ]
+        common = {
+            "name": target.name,
+            "class_name": class_name or target.class_name,
+            "queue": checked_name(queue, "queue name"),
+            "partition": partition if partition is None else checked_name(partition, "partition key"),
+            "priority": priority,
+            "version": version if version is None else checked_name(version, "application version"),
+        }
+        starts = [call if isinstance(call, Start) else Start(*call) for call in calls]
+        rows = [codec.encode(common | start.row()) for start in starts]
         async with self._stating(conn, (hints.CHANNEL, hints.WORK)) as writing:
-            return await enqueue.many(writing, [codec.encode(row) for row in rows])
+            return await enqueue.many(writing, rows)
 
     def handle(self, id: str) -> Handle[Any]:
         """A handle on a workflow that exists, or may."""

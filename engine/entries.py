@@ -37,14 +37,16 @@ RiderRow = tuple[Rider, str]  # the row as JSON text
 class Owner:
     """A claim on a run: the token that fences its writes and the number of journal rows it has."""
 
-    __slots__ = ("alone", "held", "id", "loop", "parent_id", "recorded", "seen_ms", "token")
+    __slots__ = ("alone", "id", "loop", "parent_id", "place", "recorded", "seen_ms", "token")
 
-    def __init__(self, id: str, token: str, seen_ms: int, parent_id: str | None = None, *, held: bool = False) -> None:
+    def __init__(
+        self, id: str, token: str, seen_ms: int, parent_id: str | None = None, *, place: tuple[str, str] | None = None
+    ) -> None:
         self.id = id
         self.token = token
         self.parent_id = parent_id
         self.loop = asyncio.get_running_loop()
-        self.held = held  # it has a place under a cap, which others may wait for
+        self.place = place  # under a cap: (queue, partition key), for which others may wait
         self.recorded = 0
         self.alone = False  # a transaction of this run is committing; the journal writes nothing of it meanwhile
         self.seen_ms = seen_ms  # the database's clock when it was last heard of
@@ -431,7 +433,7 @@ with given as materialized (
       from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f'), %s::bigint[]) as g (id, tokens, wake_at)),
 parked as (
     update dbos.workflow_status s
-       set owner_xid = null, executor_id = null, waits = g.tokens, wake_at_ms = g.wake_at, recovery_attempts = 0,
+       set owner_xid = null, executor_id = null, held = false, waits = g.tokens, wake_at_ms = g.wake_at, recovery_attempts = 0,
            updated_at = clock.now_ms
       from given g, (select engine.now_ms() as now_ms offset 0) clock
      where s.workflow_uuid = g.id
@@ -477,7 +479,7 @@ def park(pipe: Pipeline, parks: Sequence[Park]) -> Statement:
 
 FINISH: LiteralString = r"""
 update dbos.workflow_status s
-   set status = r.status, output = r.output, error = r.error, serialization = 'portable_json', owner_xid = null,
+   set status = r.status, output = r.output, error = r.error, serialization = 'portable_json', owner_xid = null, held = false,
        deduplication_id = null, completed_at = clock.now_ms, updated_at = clock.now_ms
   from (select engine.now_ms() as now_ms offset 0) clock,
        unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f', E'\x1e'),
@@ -503,3 +505,17 @@ def finish(pipe: Pipeline, ends: Sequence[Finish]) -> None:
     children = [(f.owner.parent_id, f.owner.id) for f in ends if f.owner.parent_id is not None]
     if children:
         pipe.add(WAKE_PARENTS, (FIELD.join([c[0] for c in children]), FIELD.join([c[1] for c in children])))
+
+
+# After FINISH and PARK, in a later statement (see engine.look_again in schema.sql).
+NUDGE_FREED: LiteralString = r"""
+insert into engine.nudge (queue, key)
+select b.queue, b.key
+  from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f')) as b (queue, key)
+ where (select p.state from engine.queue_partition p where p.queue = b.queue and p.key = b.key) = 'g'
+"""
+
+
+def nudge_freed(pipe: Pipeline, places: Sequence[tuple[str, str]]) -> None:
+    """Tell that these places, (queue, partition key), under a cap have been given back."""
+    pipe.add(NUDGE_FREED, (FIELD.join([p[0] for p in places]), FIELD.join([p[1] for p in places])))

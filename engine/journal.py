@@ -220,6 +220,8 @@ class Journal:
             parked = e.park(pipe, parts.parks)
         if parts.ends:
             e.finish(pipe, parts.ends)
+        if parts.places:
+            e.nudge_freed(pipe, list(parts.places))
         await pipe.run()
         self.flushes += 1
         self.records += len(batch)
@@ -286,7 +288,20 @@ class Parts:
     they may find nothing.
     """
 
-    __slots__ = ("count", "counts", "effects", "ends", "owners", "parks", "plain", "receives", "riders", "steps", "timers")
+    __slots__ = (
+        "count",
+        "counts",
+        "effects",
+        "ends",
+        "owners",
+        "parks",
+        "places",
+        "plain",
+        "receives",
+        "riders",
+        "steps",
+        "timers",
+    )
 
     def __init__(self, batch: Sequence[Entry]) -> None:
         self.count = len(batch)
@@ -298,6 +313,7 @@ class Parts:
         self.receives: list[e.Receive] = []
         self.parks: list[e.Park] = []
         self.ends: list[e.Finish] = []
+        self.places: set[tuple[str, str]] = set()  # under caps, that ends and parks give back
         self.plain: list[Entry] = []  # whose outcome is None
         self.riders: dict[e.Rider, list[str]] = {}  # one execution a statement, with the rows of the whole batch
         counts, owners, steps, plain = self.counts, self.owners, self.steps, self.plain
@@ -316,6 +332,8 @@ class Parts:
             elif isinstance(entry, e.Finish):
                 self.ends.append(entry)
                 plain.append(entry)
+                if owner.place is not None:
+                    self.places.add(owner.place)
             elif isinstance(entry, e.Timer):
                 entry.function_id = counts[owner.id] = count + 1
                 self.timers.append(entry)
@@ -323,6 +341,8 @@ class Parts:
                 self.receives.append(entry)
             elif isinstance(entry, e.Park):
                 self.parks.append(entry)
+                if owner.place is not None:
+                    self.places.add(owner.place)
             if entry.riders is not None:
                 for rider, row in entry.riders:
                     self.riders.setdefault(rider, []).append(row)

@@ -30,7 +30,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """A queue with its limits: `queued`, `running` (owned by a worker) count workflows; the rate is used up until opens_at_ms."""
+    """A queue with its limits, each None where there is none. opens_at_ms: its rate is used up until then."""
 
     name: str
     paused: bool
@@ -84,11 +84,14 @@ on conflict (name) do update
                          excluded.partition_rate_limit_max, excluded.partition_rate_limit_period_sec)
 returning 1
 """
-LOCK_QUEUE: LiteralString = "select from engine.queue where name = %s for no key update"
+CHANGE_LIMITS: LiteralString = "select engine.change_limits()"
 # Those at work when a cap comes must count too.
 COUNT_THEM: LiteralString = """
-update dbos.workflow_status s set held = true
- where s.status = 'PENDING' and s.owner_xid is not null and s.queue_name = %s and not s.held
+with theirs as materialized (
+    select s.workflow_uuid from dbos.workflow_status s
+     where s.status = 'PENDING' and s.owner_xid is not null and s.queue_name = %s and not s.held
+     order by s.workflow_uuid for no key update)
+update dbos.workflow_status s set held = true from theirs t where s.workflow_uuid = t.workflow_uuid
 """
 # Whatever gated a partition before may not any more.
 NUDGE_GATED: LiteralString = """
@@ -96,12 +99,15 @@ insert into engine.nudge (queue, key) select p.queue, p.key from engine.queue_pa
 """
 TUNE: LiteralString = """
 insert into engine.queue_partition as p (queue, key, state, due_at_ms, weight, concurrency, rate_limit_max, rate_limit_period_sec)
-values (%(queue)s, %(key)s, 'e', (select engine.now_ms()), %(weight)s, %(concurrency)s, %(rate_max)s, %(rate_s)s)
+values (%(queue)s, %(key)s, 'e', (select engine.now_ms()), coalesce(%(weight)s, 1), %(concurrency)s, %(rate_max)s, %(rate_s)s)
 on conflict (queue, key) do update
-   set weight = excluded.weight, concurrency = excluded.concurrency, rate_limit_max = excluded.rate_limit_max,
+   set weight = coalesce(%(weight)s, p.weight), concurrency = excluded.concurrency, rate_limit_max = excluded.rate_limit_max,
        rate_limit_period_sec = excluded.rate_limit_period_sec,
-       state = case when p.state in ('g', 't') then 'r' else p.state end,
-       due_at_ms = case when p.state not in ('g', 't') then p.due_at_ms end
+       due_at_ms = case when p.state in ('g', 't') then (select engine.now_ms()) else p.due_at_ms end
+"""
+WEIGH: LiteralString = """
+insert into engine.queue_partition as p (queue, key, state, due_at_ms, weight) values (%s, %s, 'e', (select engine.now_ms()), %s)
+on conflict (queue, key) do update set weight = excluded.weight
 """
 PAUSE_QUEUE: LiteralString = """
 insert into engine.queue as q (name, paused) values (%s, %s) on conflict (name) do update set paused = excluded.paused
@@ -112,7 +118,8 @@ on conflict (queue, key) do update set state = 'p', due_at_ms = null, check_xid 
 """
 # Runnable or not, the next visit finds out.
 RESUME_PARTITION: LiteralString = """
-update engine.queue_partition set state = 'r', misses = 0 where queue = %s and key = %s and state = 'p'
+update engine.queue_partition p set state = 'r', misses = 0, vtime = greatest(p.vtime, engine.entry_vtime(p.queue))
+ where p.queue = %s and p.key = %s and p.state = 'p'
 """
 PAUSE_WORKER: LiteralString = "update engine.worker set paused = %s where id = %s and not dead returning 1"
 QUEUES: LiteralString = """
@@ -160,8 +167,8 @@ class Queues:
             "partition_rate_s": None if partition_rate is None else partition_rate.period_s,
         }
         async with self._acquire() as conn, conn.transaction():
+            await conn.execute(CHANGE_LIMITS)
             await know(conn, [name])
-            await conn.execute(LOCK_QUEUE, (name,))
             if await (await conn.execute(DECLARE, given)).fetchone() is None:
                 return
             if concurrency is not None or partition_concurrency is not None:
@@ -169,24 +176,30 @@ class Queues:
             await conn.execute(NUDGE_GATED, (name,))
         self._tell()
 
-    async def tune(
-        self, name: str, key: str, *, weight: float = 1.0, concurrency: int | None = None, rate: Rate | None = None
-    ) -> None:
-        """Give one partition its own weight and limits, all of them: None is as the queue says. It need not have work yet.
+    async def weigh(self, name: str, key: str, weight: float) -> None:
+        """Set a partition's share of the queue against the others' (0.001 to 1000; 1 unless set). Raises ValueError."""
+        given = (checked_name(name, "queue name"), checked_name(key, "partition key"), _fit(weight))
+        async with self._acquire() as conn:
+            await know(conn, [name])
+            await conn.execute(WEIGH, given)
 
-        weight: its share of the queue against the others' (0.001 to 1000). Raises ValueError.
+    async def tune(
+        self, name: str, key: str, *, weight: float | None = None, concurrency: int | None = None, rate: Rate | None = None
+    ) -> None:
+        """Give one partition limits of its own, both of them: None is as the queue says. It need not have work yet.
+
+        weight: as in `weigh`; None leaves it. Raises ValueError.
         """
-        if not 0.001 <= weight <= 1000:
-            raise ValueError(f"a weight is between 0.001 and 1000, not {weight}")
         given = {
             "queue": checked_name(name, "queue name"),
             "key": checked_name(key, "partition key"),
-            "weight": weight,
+            "weight": None if weight is None else _fit(weight),
             "concurrency": _positive(concurrency, "concurrency"),
             "rate_max": None if rate is None else rate.starts,
             "rate_s": None if rate is None else rate.period_s,
         }
         async with self._acquire() as conn, conn.transaction():
+            await conn.execute(CHANGE_LIMITS)
             await know(conn, [name])
             await conn.execute(TUNE, given)
             if concurrency is not None:
@@ -234,15 +247,22 @@ def _positive(value: int | None, what: str) -> int | None:
     return value
 
 
+def _fit(weight: float) -> float:
+    if not 0.001 <= weight <= 1000:
+        raise ValueError(f"a weight is between 0.001 and 1000, not {weight}")
+    return weight
+
+
 # -- chores ---------------------------------------------------------------------------------------------------------------
 
 LOOK_AGAIN: LiteralString = "select engine.look_again()"
-# Newcomers to a queue start here while it has nothing runnable; a second late is near enough.
+# Where newcomers start: while partitions are runnable, at the one furthest behind; afterwards, where the last one ended.
 RAISE_FLOORS: LiteralString = """
-update engine.queue q set floor = first.vtime
-  from (select n.name, (select r.vtime from engine.queue_partition r where r.queue = n.name and r.state = 'r'
-                         order by r.vtime, r.tie limit 1) as vtime from engine.queue n) first
- where q.name = first.name and first.vtime > q.floor
+update engine.queue q set floor = n.vtime
+  from (select x.name, coalesce(
+                   (select r.vtime from engine.queue_partition r where r.queue = x.name and r.state = 'r' order by r.vtime, r.tie limit 1),
+                   (select max(e.vtime) from engine.queue_partition e where e.queue = x.name)) as vtime from engine.queue x) n
+ where q.name = n.name and n.vtime > q.floor
 """
 # Not those that are still in debt, have something of their own, or have started something that their rate must remember.
 FORGET_EMPTY: LiteralString = """
@@ -302,15 +322,21 @@ select k.queue, k.key
    and not exists (select from engine.nudge n where n.queue = k.queue and n.key = k.key)
 returning 1
 """
-# As many at work as the cap allows, or more; and partitions that wait for a place though there is one.
+# More at work than the cap allows; and partitions that nobody would look at though there is a place under their cap.
 CAPPED: LiteralString = """
-select count(*) filter (where c.held > c.cap) as exceeded, count(*) filter (where c.held < c.cap and c.state = 'g' and c.overdue) as leaked
-  from (select coalesce(p.concurrency, d.partition_concurrency) as cap, p.state, p.due_at_ms < (select engine.now_ms()) - 10000 as overdue,
-               (select count(*) from dbos.workflow_status w
-                 where w.status = 'PENDING' and w.held and w.owner_xid is not null and w.queue_name = p.queue
-                   and coalesce(w.queue_partition_key, '') = p.key) as held
-          from engine.queue_partition p left join dbos.queues d on d.name = p.queue
-         where p.state in ('r', 'g') and coalesce(p.concurrency, d.partition_concurrency) is not null) c
+with capped as materialized (
+    select p.queue, p.key, p.state, p.due_at_ms, coalesce(p.concurrency, d.partition_concurrency) as cap,
+           engine.held_by(p.queue, p.key) as held
+      from engine.queue_partition p left join dbos.queues d on d.name = p.queue
+     where p.state in ('r', 'g') and coalesce(p.concurrency, d.partition_concurrency) is not null),
+leaked as (
+    insert into engine.nudge (queue, key)
+    select c.queue, c.key
+      from capped c
+     where c.held < c.cap and c.state = 'g' and c.due_at_ms is null
+       and not exists (select from engine.nudge n where n.queue = c.queue and n.key = c.key)
+    returning 1)
+select (select count(*) from capped c where c.held > c.cap), (select count(*) from leaked)
 """
 
 

@@ -253,7 +253,8 @@ class Run(Owner):
     )
 
     def __init__(self, claimed: Claimed, services: Services) -> None:
-        super().__init__(claimed.id, claimed.token, claimed.now_ms, claimed.parent_id, held=claimed.held)
+        place = (claimed.queue or "", claimed.partition or "") if claimed.held else None
+        super().__init__(claimed.id, claimed.token, claimed.now_ms, claimed.parent_id, place=place)
         self.claimed = claimed
         self.services = services
         self.journal = services.journal

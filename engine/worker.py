@@ -89,7 +89,6 @@ class Worker:
         self._draining = asyncio.Event()
         self._stopping = asyncio.Event()
         self._claiming: str | None = None  # the token of a claim under way
-        self._width = claims.NARROW
         self._tokens: list[str] = []  # of what happened, for those who wait in engine.wait
         self._parked: list[str] = []  # runs to look at once more
         self._told: set[tuple[Any, ...]] = set()
@@ -282,8 +281,7 @@ class Worker:
     async def _claim(self, conn: Connection, room: dict[str, int]) -> int:
         self._claiming = str(uuid.uuid4())
         try:
-            claimed = await claims.claim(conn, self.id, self._claiming, room, list(self.workflows), self.version, self._width)
-            self._width = claims.next_width(self._width, room, claimed)
+            claimed = await claims.claim(conn, self.id, self._claiming, room, list(self.workflows), self.version)
             if not claimed:
                 return 0
             self._saw_clock(claimed[0].now_ms)
@@ -390,8 +388,8 @@ class Worker:
                 self._chores.set()
         for entry in parts.parks:
             self._after_park(entry)
-        if any(owner.held for owner in parts.owners) and (parts.ends or parts.parks):
-            self._on_work()  # places under a cap came free
+        if parts.places:
+            self._on_work()
 
     def _after_park(self, entry: entries.Park) -> None:
         if entry.shared:

@@ -66,8 +66,8 @@ async def check_wall_clock(run: Run, since: datetime) -> None:
 
 
 async def run_tasks(run: Run, tasks: TaskList) -> list[TaskDone]:
-    handles = [
-        await start(
+    starts = (  # together, so that they are one commit
+        start(
             execute_task,
             Task(run.run_id, request, (tasks.attempt - 1) * MAX_ATTEMPTS, record_key(run, request.taskKey)),
             id=child_id(record_key(run, request.taskKey), tasks.attempt),
@@ -76,7 +76,8 @@ async def run_tasks(run: Run, tasks: TaskList) -> list[TaskDone]:
             priority=workflow_info().priority,
         )
         for request in tasks.requests
-    ]
+    )
+    handles = await gather(*starts)
     outcomes = await gather(*(handle.result() for handle in handles), return_exceptions=True)
     done: list[TaskDone] = []
     for outcome in outcomes:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -13,13 +13,20 @@ from engine import (
     DuplicateWork,
     Engine,
     InvalidName,
+    Start,
     TerminalError,
     WorkflowFailed,
+    gather,
     recv,
+    start,
     step,
     workflow,
 )
 from tests.engine.workshop import NOON_MS, Brake, Trace, Undone, Workshop
+
+STARTED_BY: LiteralString = """
+select count(distinct o.xmin::text) from dbos.operation_outputs o where o.workflow_uuid = %s and o.function_name = 'echo'
+"""  # in how many transactions
 
 
 @workflow(name="receive")
@@ -91,6 +98,39 @@ async def test_many_are_enqueued_in_one_commit(shop: Workshop) -> None:
     assert sorted(made) == ["w0", "w1", "w2", "w4"]
     await shop.worker(echo)
     assert [await shop.result(f"w{n}") for n in range(5)] == [0, 1, 2, "mine", 4]
+
+
+async def test_each_of_many_may_differ_in_partition_priority_delay_and_attributes(shop: Workshop) -> None:
+    await shop.set_clock()
+    starts = [
+        Start("plain", [1]),
+        Start("other", [2], partition="b", priority=7, attributes={"n": 1}),
+        Start("later", [3], delay_s=60, timeout_s=5),
+    ]
+    assert sorted(await shop.engine.enqueue_many(echo, starts, partition="a", priority=2)) == ["later", "other", "plain"]
+    rows = [await shop.row(one.id) for one in starts]
+    columns = ("queue_partition_key", "priority", "attributes", "status", "delay_until_epoch_ms", "workflow_timeout_ms")
+    assert [tuple(row[column] for column in columns) for row in rows] == [
+        ("a", 2, None, "ENQUEUED", None, None),
+        ("b", 7, {"n": 1}, "ENQUEUED", None, None),
+        ("a", 2, None, "DELAYED", NOON_MS + 60_000, 5000),
+    ]
+    with pytest.raises(InvalidName):
+        await shop.engine.enqueue_many(echo, [Start("good"), Start("bad\n")])
+    assert await shop.status("good") is None
+
+
+async def test_children_that_are_started_together_are_one_commit(shop: Workshop) -> None:
+    @workflow(name="parent")
+    async def parent() -> int:
+        handles = await gather(*(start(echo, n, id=f"c{n}") for n in range(100)))
+        return len(await gather(*(handle.result() for handle in handles)))
+
+    worker = await shop.worker(parent, echo, queues={"default": 200})
+    await shop.engine.enqueue(parent, id="p")
+    assert await shop.result("p") == 100
+    assert await shop.value(STARTED_BY, "p") == 1
+    assert worker.ended["SUCCESS"] == 101
 
 
 async def test_callers_at_the_same_time_each_learn_whether_they_made_the_workflow(shop: Workshop) -> None:
@@ -223,6 +263,22 @@ async def test_only_one_unfinished_workflow_of_a_queue_has_a_deduplication_id(sh
     await shop.engine.enqueue(receive, id="w3", dedup_id="d")
     await shop.engine.cancel("w3")
     await shop.engine.enqueue(receive, id="w4", dedup_id="d")
+
+
+async def test_a_deduplication_id_in_use_can_lead_to_the_workflow_that_has_it(shop: Workshop) -> None:
+    await shop.worker(receive)
+    first = await shop.engine.enqueue(receive, id="w1", dedup_id="d")
+    again = await shop.engine.enqueue(receive, id="w2", dedup_id="d", dedup="return_existing")
+    assert (first.fresh, again.id, again.fresh) == (True, "w1", False)
+    async with shop.engine.transaction() as conn:
+        assert (await shop.engine.enqueue(receive, id="w2", dedup_id="d", dedup="return_existing", conn=conn)).id == "w1"
+        with pytest.raises(DuplicateWork):
+            await shop.engine.enqueue(receive, id="w2", dedup_id="d", conn=conn)
+        await shop.engine.enqueue(receive, id="beside", conn=conn)
+    assert await shop.status("beside") is not None, "a refusal does not undo what else the transaction wrote"
+    assert await shop.status("w2") is None
+    await shop.engine.send("w1", 1, "go")
+    assert await again.result() == 1
 
 
 @pytest.mark.parametrize("error", [ValueError("\udcff"), TerminalError("x", data=object())], ids=["surrogate", "object"])
