@@ -494,8 +494,10 @@ begin
     return null;
 end
 $$;
-create trigger workflow_status_requeued after update of status on dbos.workflow_status
-    for each row when (new.status = 'ENQUEUED' and old.status is distinct from 'ENQUEUED' and new.queue_name is not null)
+create trigger workflow_status_requeued after update of status, queue_name, queue_partition_key on dbos.workflow_status
+    for each row when (new.status = 'ENQUEUED' and new.queue_name is not null
+                       and (old.status, old.queue_name, old.queue_partition_key)
+                           is distinct from (new.status, new.queue_name, new.queue_partition_key))
     execute function engine.nudge_requeued();
 
 -- Not for writers that take `held` away themselves: they leave the nudges of all their rows at once.
@@ -512,6 +514,9 @@ $$;
 create trigger workflow_status_freed after update of owner_xid on dbos.workflow_status
     for each row when (old.held and new.held and old.owner_xid is not null and new.owner_xid is null and old.queue_name is not null)
     execute function engine.nudge_freed();
+create trigger workflow_status_gone after delete on dbos.workflow_status
+    for each row when (old.held and old.owner_xid is not null and old.queue_name is not null)
+    execute function engine.nudge_freed();
 
 -- The virtual time at which a partition joins those that are runnable: it saves up nothing while it is not.
 create function engine.entry_vtime(queue text) returns bigint
@@ -522,6 +527,18 @@ begin
         coalesce((select q.floor from engine.queue q where q.name = entry_vtime.queue), 0),
         coalesce((select p.vtime from engine.queue_partition p where p.queue = entry_vtime.queue and p.state = 'r'
                    order by p.vtime, p.tie limit 1), 0));
+end
+$$;
+
+-- Whether a partition has anything queued, for whatever worker. A function, because inside of a larger statement `exists` could become a
+-- hash of all that is queued.
+create function engine.has_queued(queue text, key text) returns boolean
+    language plpgsql stable
+    as $$
+begin
+    return exists (select from dbos.workflow_status w
+                    where w.status = 'ENQUEUED' and w.queue_name = has_queued.queue
+                      and coalesce(w.queue_partition_key, '') = has_queued.key);
 end
 $$;
 
@@ -539,7 +556,7 @@ $$;
 -- Makes nudged and due partitions runnable; how many it looked at. That a partition is empty, or full, is looked at until it is certain:
 -- somebody may have read 'r' before the verdict and not have committed yet, and so left no nudge. Such a transaction had its id before
 -- the first look; once all ids that were given out before that look are over, what they did is in sight. A long read has no id.
--- Any worker, any time, not inside another transaction.
+-- Any worker, any time, as the first thing of a transaction: it waits for partitions in the order of their keys.
 create function engine.look_again() returns int
     language plpgsql
     as $$
@@ -563,11 +580,9 @@ begin
     end if;
     if exists (select from engine.queue_partition p where p.due_at_ms <= now_at) then
         with due as materialized (
-            select p.queue, p.key, p.check_xid,
+            select p.ctid as place, p.check_xid,
                    case p.state
-                       when 'e' then not exists (
-                           select from dbos.workflow_status w
-                            where w.status = 'ENQUEUED' and w.queue_name = p.queue and coalesce(w.queue_partition_key, '') = p.key)
+                       when 'e' then not engine.has_queued(p.queue, p.key)
                        when 'g' then engine.held_by(p.queue, p.key) >= coalesce(
                            p.concurrency, (select d.partition_concurrency from dbos.queues d where d.name = p.queue))
                        end is true as stays
@@ -579,7 +594,7 @@ begin
                due_at_ms = case when d.stays and (d.check_xid is null or pg_snapshot_xmin(pg_current_snapshot()) < d.check_xid)
                                 then now_at + 100 end,
                check_xid = case when d.stays then coalesce(d.check_xid, pg_snapshot_xmax(pg_current_snapshot())) end
-          from due d where p.queue = d.queue and p.key = d.key;
+          from due d where p.ctid = d.place;
         get diagnostics found_due = row_count;
         looked := looked + found_due;
     end if;
@@ -662,7 +677,8 @@ $$;
 -- of their names:
 --   with one runnable partition and no limits there is nothing to share out: its first workflows are taken, its row is not touched
 --   else, under the lock of its row, what the queue's cap and rate leave room for
---   the eight partitions that are furthest behind, locked. Those that another claim holds are passed over; if it holds all, it is waited for
+--   the eight partitions that are furthest behind, locked. Those that another claim holds are passed over. If it holds all, and this
+--   one none, one is waited for
 --   each one's part of the room: the n-th workflow of a partition has the tag vtime + n/weight, and the smallest tags are served
 --   its workflows, urgent first; one start of a partition in 16 is of the next less urgent class, so that no class starves
 --   and what that makes of the partition. If there is room left, the next eight
@@ -676,6 +692,7 @@ create function engine.claim(me text, my_token text, my_version text, workflows 
 declare
     q record;
     ring record;
+    holding boolean;  -- partitions' rows
     now_at bigint;
     room int;      -- that this claim still has for the queue
     wanted int;    -- of that, what the queue's limits allow now
@@ -696,6 +713,7 @@ begin
         return;
     end if;
     perform engine.share_limits();
+    holding := engine.look_again() > 0;
     for q in
         select n.name, n.room, d.concurrency, d.partition_concurrency, d.rate_limit_max, d.partition_rate_limit_max,
                engine.bucket_ms(d.rate_limit_period_sec) as bucket_ms, d.partition_rate_limit_period_sec as partition_period_s,
@@ -762,8 +780,9 @@ begin
                       from (select p.key from engine.queue_partition p
                              where p.queue = q.name and p.state = 'r' order by p.vtime, p.tie limit 8
                                for no key update skip locked) h;
-                    if keys is null and pass = 1 then
-                        -- One only is waited for, by its key: else one that is no longer runnable after the wait would stay locked beside it.
+                    if keys is null and not holding then
+                        -- Who waits for a partition holds none. It is one only, found by its key: else one that is no longer runnable after
+                        -- the wait would stay locked beside the next.
                         select array[h.key] into keys
                           from (select p.key from engine.queue_partition p
                                  where p.queue = q.name and p.state = 'r'
@@ -774,6 +793,7 @@ begin
                 end if;
             end if;
             exit when keys is null and rows is null;
+            holding := true;
 
             if keys is not null then
                 with visited as materialized (
@@ -897,9 +917,7 @@ begin
                            case when v.cap_left <= v.got then 'g'
                                 when v.got >= v.want or opens = 0 then 'r'
                                 when v.own = 0 then 't'
-                                when exists (select from dbos.workflow_status w
-                                              where w.status = 'ENQUEUED' and w.queue_name = q.name
-                                                and coalesce(w.queue_partition_key, '') = v.key) then 's'
+                                when engine.has_queued(q.name, v.key) then 's'
                                 else 'e' end as state
                       from unnest(keys, wants, gots, starteds, owns, places, classes) as v (key, want, got, started, own, cap_left, class)
                      cross join lateral (

@@ -32,6 +32,7 @@ select set_config('plan_cache_mode', 'force_generic_plan', false), set_config('e
 
 Connection = psycopg.AsyncConnection[Any]
 RiderRow = tuple[Rider, str]  # the row as JSON text
+Place = tuple[str, str]  # under a cap: (queue, partition key)
 
 
 class Owner:
@@ -39,14 +40,12 @@ class Owner:
 
     __slots__ = ("alone", "id", "loop", "parent_id", "place", "recorded", "seen_ms", "token")
 
-    def __init__(
-        self, id: str, token: str, seen_ms: int, parent_id: str | None = None, *, place: tuple[str, str] | None = None
-    ) -> None:
+    def __init__(self, id: str, token: str, seen_ms: int, parent_id: str | None = None, *, place: Place | None = None) -> None:
         self.id = id
         self.token = token
         self.parent_id = parent_id
         self.loop = asyncio.get_running_loop()
-        self.place = place  # under a cap: (queue, partition key), for which others may wait
+        self.place = place  # others may wait for it
         self.recorded = 0
         self.alone = False  # a transaction of this run is committing; the journal writes nothing of it meanwhile
         self.seen_ms = seen_ms  # the database's clock when it was last heard of
@@ -433,7 +432,9 @@ with given as materialized (
       from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f'), %s::bigint[]) as g (id, tokens, wake_at)),
 parked as (
     update dbos.workflow_status s
-       set owner_xid = null, executor_id = null, held = false, waits = g.tokens, wake_at_ms = g.wake_at, recovery_attempts = 0,
+       set owner_xid = null, executor_id = null,
+           held = s.held and concat(s.queue_name, E'\x1e', s.queue_partition_key) <> all (string_to_array(%s, E'\x1f')),
+           waits = g.tokens, wake_at_ms = g.wake_at, recovery_attempts = 0,
            updated_at = clock.now_ms
       from given g, (select engine.now_ms() as now_ms offset 0) clock
      where s.workflow_uuid = g.id
@@ -462,13 +463,15 @@ on conflict do nothing
 """
 
 
-def park(pipe: Pipeline, parks: Sequence[Park]) -> Statement:
+def park(pipe: Pipeline, parks: Sequence[Park], places: Sequence[Place]) -> Statement:
+    """places: under caps, whose coming free the caller makes known."""
     parked = pipe.add(
         PARK,
         (
             FIELD.join([p.owner.id for p in parks]),
             FIELD.join([ITEM.join(p.tokens) for p in parks]),
             numbers([p.wake_at_ms for p in parks]),
+            FIELD.join([NULL.join(p) for p in places]),
         ),
     )
     shared = [(t, p.owner.id) for p in parks for t in p.shared]
@@ -479,7 +482,8 @@ def park(pipe: Pipeline, parks: Sequence[Park]) -> Statement:
 
 FINISH: LiteralString = r"""
 update dbos.workflow_status s
-   set status = r.status, output = r.output, error = r.error, serialization = 'portable_json', owner_xid = null, held = false,
+   set status = r.status, output = r.output, error = r.error, serialization = 'portable_json', owner_xid = null,
+       held = s.held and concat(s.queue_name, E'\x1e', s.queue_partition_key) <> all (string_to_array(%s, E'\x1f')),
        deduplication_id = null, completed_at = clock.now_ms, updated_at = clock.now_ms
   from (select engine.now_ms() as now_ms offset 0) clock,
        unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f', E'\x1e'),
@@ -492,10 +496,12 @@ select r.parent, 'c:' || r.id from unnest(string_to_array(%s, E'\x1f'), string_t
 """
 
 
-def finish(pipe: Pipeline, ends: Sequence[Finish]) -> None:
+def finish(pipe: Pipeline, ends: Sequence[Finish], places: Sequence[Place]) -> None:
+    """places: under caps, whose coming free the caller makes known."""
     pipe.add(
         FINISH,
         (
+            FIELD.join([NULL.join(p) for p in places]),
             FIELD.join([f.owner.id for f in ends]),
             FIELD.join([f.status for f in ends]),
             texts([f.output for f in ends]),
@@ -507,7 +513,8 @@ def finish(pipe: Pipeline, ends: Sequence[Finish]) -> None:
         pipe.add(WAKE_PARENTS, (FIELD.join([c[0] for c in children]), FIELD.join([c[1] for c in children])))
 
 
-# After FINISH and PARK, in a later statement (see engine.look_again in schema.sql).
+# After FINISH and PARK, in a later statement (see engine.look_again in schema.sql). They take `held` away from those whose place is told
+# here; of the others, which a cap that came later counts, the trigger tells.
 NUDGE_FREED: LiteralString = r"""
 insert into engine.nudge (queue, key)
 select b.queue, b.key
@@ -516,6 +523,6 @@ select b.queue, b.key
 """
 
 
-def nudge_freed(pipe: Pipeline, places: Sequence[tuple[str, str]]) -> None:
-    """Tell that these places, (queue, partition key), under a cap have been given back."""
+def nudge_freed(pipe: Pipeline, places: Sequence[Place]) -> None:
+    """Tell that these places have been given back."""
     pipe.add(NUDGE_FREED, (FIELD.join([p[0] for p in places]), FIELD.join([p[1] for p in places])))

@@ -205,6 +205,7 @@ class Journal:
         parts = Parts(batch)
         pipe = Pipeline(conn, self._prepared)
         timed = received = parked = None
+        places = list(parts.places)
         e.fence(pipe, parts.owners)
         if parts.steps:
             e.insert_steps(pipe, parts.steps)
@@ -217,11 +218,11 @@ class Journal:
         if parts.receives:
             received = e.receive(pipe, parts.receives)
         if parts.parks:
-            parked = e.park(pipe, parts.parks)
+            parked = e.park(pipe, parts.parks, places)
         if parts.ends:
-            e.finish(pipe, parts.ends)
-        if parts.places:
-            e.nudge_freed(pipe, list(parts.places))
+            e.finish(pipe, parts.ends, places)
+        if places:
+            e.nudge_freed(pipe, places)
         await pipe.run()
         self.flushes += 1
         self.records += len(batch)
@@ -313,7 +314,7 @@ class Parts:
         self.receives: list[e.Receive] = []
         self.parks: list[e.Park] = []
         self.ends: list[e.Finish] = []
-        self.places: set[tuple[str, str]] = set()  # under caps, that ends and parks give back
+        self.places: set[e.Place] = set()  # under caps, that ends and parks give back
         self.plain: list[Entry] = []  # whose outcome is None
         self.riders: dict[e.Rider, list[str]] = {}  # one execution a statement, with the rows of the whole batch
         counts, owners, steps, plain = self.counts, self.owners, self.steps, self.plain

@@ -267,15 +267,15 @@ update engine.queue q set floor = n.vtime
 # Not those that are still in debt, have something of their own, or have started something that their rate must remember.
 FORGET_EMPTY: LiteralString = """
 delete from engine.queue_partition p
- where (p.queue, p.key) in (
-    select x.queue, x.key
+ where p.ctid = any (array(
+    select x.ctid
       from engine.queue_partition x
       join engine.queue q on q.name = x.queue and x.vtime <= q.floor
       left join dbos.queues d on d.name = x.queue
      where x.state = 'e' and x.due_at_ms is null and x.weight = 1 and x.concurrency is null and x.rate_limit_max is null
        and (x.starts is null or d.partition_rate_limit_max is null
             or (select engine.now_ms()) / ceil(d.partition_rate_limit_period_sec * 1000 / 32)::bigint - x.starts_upto > 33)
-     limit 1000 for update of x skip locked)
+     limit 1000 for update of x skip locked))
 """
 NEXT_LOOK: LiteralString = """
 select least((select min(p.due_at_ms) from engine.queue_partition p where p.due_at_ms is not null),

@@ -40,7 +40,6 @@ Connect = Callable[..., Awaitable[Connection]]
 ConnectSync = Callable[..., psycopg.Connection[Any]]
 
 CLAIM_GAP_S = 0.005  # between claims while work keeps coming, so that one claim takes several
-LOOK_GAP_S = 0.02  # between looks for partitions that got work, while others give enough
 TICK_S = 1.0
 RECONCILE_S = 30.0
 
@@ -255,7 +254,6 @@ class Worker:
             await conn.execute(entries.PIN_PLANS)
             await queues.know(conn, list(self.queues))
             pause_s = self.poll_s
-            look_at = 0.0
             wanted = 1  # free slots worth a claim: a quarter of all while the queues give more than there is room for
             while not self._draining.is_set():
                 room = self._room()
@@ -266,10 +264,6 @@ class Worker:
                     continue
                 self._work.clear()
                 taken = await self._claim(conn, room)
-                if not taken or time.monotonic() >= look_at:
-                    look_at = time.monotonic() + LOOK_GAP_S
-                    if await queues.look_again(conn) and not taken:
-                        continue
                 wanted = max(self.slots // 4, 1) if taken == free else 1
                 if taken:
                     pause_s = CLAIM_GAP_S

@@ -69,7 +69,7 @@ async def write(conn: psycopg.AsyncConnection[Any], *written: entries.Step | ent
     for number, entry in enumerate(written, 1):
         entry.function_id = number
         if isinstance(entry, entries.Finish):
-            entries.finish(pipe, [entry])
+            entries.finish(pipe, [entry], [])
         else:
             entries.insert_steps(pipe, [entry])
             if isinstance(entry.effect, entries.Event):
@@ -83,7 +83,7 @@ async def park(
     """What a journal sends for a park; whether the run is parked now."""
     pipe = Pipeline(conn, None)
     entries.fence(pipe, [owner])
-    verdict = entries.park(pipe, [entries.Park(owner, tokens, tokens if shared else [], wake_at_ms)])
+    verdict = entries.park(pipe, [entries.Park(owner, tokens, tokens if shared else [], wake_at_ms)], [])
     await pipe.run()
     return owner.id.encode() in {row[0] for row in verdict.rows}
 

@@ -102,12 +102,12 @@ STATEMENTS: dict[str, tuple[str, Any, set[str]]] = {
     ),
     "park": (
         entries.PARK,
-        (joined(HERE), joined([f"t:other{entries.ITEM}c:run 00005"] * len(HERE)), entries.numbers([None] * len(HERE))),
+        (joined(HERE), joined([f"t:other{entries.ITEM}c:run 00005"] * len(HERE)), entries.numbers([None] * len(HERE)), ""),
         {"workflow_status_pkey", "notifications_mailbox", "workflow_events_pkey"},
     ),
     "finish": (
         entries.FINISH,
-        (joined(HERE), joined(["SUCCESS"] * len(HERE)), joined(["1"] * len(HERE)), joined([entries.NULL] * len(HERE))),
+        ("", joined(HERE), joined(["SUCCESS"] * len(HERE)), joined(["1"] * len(HERE)), joined([entries.NULL] * len(HERE))),
         {"workflow_status_pkey"},
     ),
     "history": (claims.HISTORY, (joined(HERE),), {"operation_outputs_pkey"}),
