@@ -681,7 +681,8 @@ $$;
 --   one none, one is waited for
 --   each one's part of the room: the n-th workflow of a partition has the tag vtime + n/weight, and the smallest tags are served
 --   its workflows, urgent first; one start of a partition in 16 is of the next less urgent class, so that no class starves
---   and what that makes of the partition. If there is room left, the next eight
+--   and what that makes of the partition. If there is room left, the next eight: some more, and many more if nothing was found yet, for
+--   there may be a crowd that only other workers can serve
 -- What is counted under a lock is counted in a later statement than the lock, and the time of the starts is read after the counting, so
 -- that nothing starts before what made room for it has ended. A worker's row is held meanwhile, so that it is not deleted under a claim: a
 -- workflow whose executor has no row would wait for ever.
@@ -727,7 +728,7 @@ begin
          order by n.name
     loop
         room := q.room;
-        for pass in 1 .. 8 loop
+        for pass in 1 .. 64 loop
             rows := null;
             keys := null;
             opens := null;
@@ -934,7 +935,7 @@ begin
                                engine.starts_newest(ring.starts_upto, now_at / q.bucket_ms) as upto, now_at / q.bucket_ms as bucket) n
                  where e.name = q.name;
             end if;
-            exit when room <= 0;
+            exit when room <= 0 or (pass >= 8 and room < q.room);
         end loop;
     end loop;
 end

@@ -80,6 +80,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/api/ops/wf/{wid}/resume", ops.resume),
     ("POST", "/api/ops/wf/{wid}/fork", ops.fork),
     ("GET", "/api/ops/queue-depth", ops.queue_depth),
+    ("GET", "/api/ops/queues", ops.list_queues),
     ("POST", "/api/ops/sleep", ops.sleep),
     # Sign-off
     ("GET", "/api/ops/signoff", signoff.get_board),

@@ -51,6 +51,7 @@ from steps.contracts.ops import (
     SleepWorkflowRequest,
 )
 from steps.contracts.proof import ProofCard, Throughput
+from steps.contracts.queues import QueueView
 from steps.contracts.recipe import RecipeBundle, RecipeExportRequest, RecipeSpec, RecipeSummary, VersionSummary
 from steps.contracts.signoff import SignoffBoard
 from steps.contracts.views import PatchRow, RunHeader, RunView, StartedRunHeader, StepDetail, StepPage, StepRow
@@ -210,6 +211,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/api/ops/queue-depth"): Operation(
         "Operations", "How much is queued and at work, by queue.", {200: list[QueueDepth]}, query=QueueDepthQuery
+    ),
+    ("GET", "/api/ops/queues"): Operation(
+        "Operations", "Every queue: what waits, what is at work, its limits and pauses.", {200: list[QueueView]}
     ),
     ("POST", "/api/ops/sleep"): Operation(
         "The crash drill", "Start a durable sleep.", {202: SleepStarted}, (409,), query=SleepWorkflowRequest

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from api.answers import SleepStarted
 from api.http import Door, json_response, query_with_numbers, read_json
-from steps import ops, workflows
+from steps import ops, queues, workflows
 from steps.contracts.base import Wire, parse
 from steps.contracts.ops import (
     CancelWorkflowRequest,
@@ -65,6 +65,10 @@ async def queue_depth(door: Door, request: Request) -> Response:
     query = parse(QueueDepthQuery, query_with_numbers(request, "limit"))
     async with door.reading() as conn:
         return documents(await workflows.queue_depth(conn, queue=query.queueName, status=query.status, limit=query.limit))
+
+
+async def list_queues(door: Door, request: Request) -> Response:
+    return documents(await queues.list_queues(door.engine))
 
 
 async def sleep(door: Door, request: Request) -> Response:

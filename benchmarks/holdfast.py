@@ -15,7 +15,7 @@ def run(role: str, dsn: str, **options: object) -> list[str]:
     """The command line of one of Holdfast's processes; see holdfast_process."""
     argv = module("holdfast_process", role, "--dsn", dsn)
     for name, value in options.items():
-        argv += [f"--{name}", str(value)]
+        argv += [f"--{name.replace('_', '-')}", str(value)]
     return argv
 
 

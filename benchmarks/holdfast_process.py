@@ -2,8 +2,8 @@
 
 `worker` runs until its standard input closes. `enqueue` submits one workflow a commit with eight in flight, `enqueue-shared`
 with eight callers who share commits; `backlog` submits all in one commit; `latency` submits one after the other and waits for
-each; `wake` sends to parked workflows, one after the other, and waits for each. The clients print `ready`, wait for a line, and
-end with `done` and what they measured.
+each; `wake` sends to parked workflows, one after the other, and waits for each; `arrivals` submits for many tenants at random
+moments. The clients print `ready`, wait for a line, and end with `done` and what they measured.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import structlog
 import uvloop
 from psycopg import AsyncConnection
 
-from benchmarks import workloads
+from benchmarks import holdfast, workloads
 from benchmarks.server import CLOCK_MS
 from bin.wiring import calm_garbage_collector
 from engine import Engine, Workflow
@@ -33,10 +33,10 @@ async def line() -> str:
     return await asyncio.to_thread(sys.stdin.readline)
 
 
-async def work(dsn: str, concurrency: int) -> None:
+async def work(dsn: str, concurrency: int, lease_s: float) -> None:
     calm_garbage_collector()  # as bin/worker does
     async with Engine.connect(dsn) as engine:
-        worker = engine.worker(workloads.ALL, queues={workloads.QUEUE: concurrency}, slots=concurrency)
+        worker = engine.worker(workloads.ALL, queues={workloads.QUEUE: concurrency}, slots=concurrency, lease_s=lease_s)
         serving = asyncio.create_task(worker.run())
         await registered(dsn, serving)
         print("ready", flush=True)
@@ -121,6 +121,28 @@ async def wake(engine: Engine, prefix: str, parked: int, count: int) -> str:
     return orjson.dumps(taken).decode()
 
 
+async def arrivals(engine: Engine, asked: argparse.Namespace) -> str:
+    """Enqueue `rate` runs a second for `seconds`, each for one of the tenants, at random moments (a Poisson process)."""
+    chance = random.Random(asked.seed)
+    begun, at_s, made = time.monotonic(), 0.0, 0
+    async with asyncio.TaskGroup() as group:
+        while (at_s := at_s + chance.expovariate(asked.rate)) < asked.seconds:
+            await asyncio.sleep(max(0.0, begun + at_s - time.monotonic()))
+            partition = f"{asked.key}{chance.randrange(asked.tenants)}"
+            group.create_task(
+                engine.enqueue(
+                    workloads.timed,
+                    asked.step_ms,
+                    id=f"{asked.prefix}-{made}",
+                    queue=workloads.QUEUE,
+                    partition=partition,
+                    priority=asked.priority,
+                )
+            )
+            made += 1
+    return str(made)
+
+
 async def warm(engine: Engine, connections: int) -> None:
     """Open that many of the pool's connections, so that none is opened while the clock runs."""
 
@@ -147,6 +169,8 @@ async def client(asked: argparse.Namespace) -> None:
             said = await backlog(engine, asked.name, asked.prefix, asked.count, asked.ledger)
         elif asked.role == "latency":
             said = await latency(engine, asked.name, asked.prefix, asked.count)
+        elif asked.role == "arrivals":
+            said = await arrivals(engine, asked)
         else:
             said = await wake(engine, asked.prefix, asked.parked, asked.count)
         print("done", said, flush=True)
@@ -154,7 +178,7 @@ async def client(asked: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("role", choices=["worker", "enqueue", "enqueue-shared", "backlog", "latency", "wake"])
+    parser.add_argument("role", choices=["worker", "enqueue", "enqueue-shared", "backlog", "latency", "wake", "arrivals"])
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--name", default="four_steps")
     parser.add_argument("--prefix", default="w")
@@ -163,9 +187,17 @@ def main() -> None:
     parser.add_argument("--flight", type=int, default=8)
     parser.add_argument("--concurrency", type=int, default=256)
     parser.add_argument("--ledger")
+    parser.add_argument("--lease-s", type=float, default=holdfast.LEASE_S)
+    parser.add_argument("--rate", type=float, default=100.0)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--tenants", type=int, default=1)
+    parser.add_argument("--key", default="t")
+    parser.add_argument("--priority", type=int, default=0)
+    parser.add_argument("--step-ms", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=7)
     asked = parser.parse_args()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    uvloop.run(work(asked.dsn, asked.concurrency) if asked.role == "worker" else client(asked))
+    uvloop.run(work(asked.dsn, asked.concurrency, asked.lease_s) if asked.role == "worker" else client(asked))
 
 
 if __name__ == "__main__":

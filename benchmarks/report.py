@@ -41,6 +41,16 @@ class Verdict:
     kept: bool
 
 
+@dataclass(frozen=True)
+class Plot:
+    """One picture of bars, to be kept as NAME.svg."""
+
+    name: str
+    title: str
+    unit: str
+    bars: dict[str, float]
+
+
 @dataclass
 class Report:
     """What one benchmark found."""
@@ -51,6 +61,15 @@ class Report:
     notes: list[str] = field(default_factory=list[str])
     figures: dict[str, Any] = field(default_factory=dict[str, Any])
     bars: dict[str, float] = field(default_factory=dict[str, float])
+    plots: list[Plot] = field(default_factory=list[Plot])
+
+    def add(self, part: "Report") -> None:
+        """Take in what a part of this benchmark found, under the part's name."""
+        self.tables += part.tables
+        self.verdicts += part.verdicts
+        self.notes += part.notes
+        self.plots += part.plots
+        self.figures[part.name] = part.figures
 
     def text(self) -> str:
         parts = [table.text() for table in self.tables]

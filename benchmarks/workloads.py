@@ -1,7 +1,10 @@
-"""The workflows that are measured: four trivial steps, four with a row riding along, slow steps with a ledger, and a gate."""
+"""The workflows that are measured: four trivial steps, four with a row riding along, slow steps with a ledger, a gate, and one
+step that takes a while."""
 
 import asyncio
 import os
+import time
+import zlib
 
 from engine import Rider, recv, ride, step, step_info, workflow
 
@@ -102,4 +105,41 @@ async def gated(n: int) -> int:
     return n if reply is None else int(str(reply))
 
 
-ALL = [four_steps, four_noted, slow_steps, gated]
+@step
+async def take(ms: int) -> int:
+    await asyncio.sleep(ms / 1000)
+    return ms
+
+
+@workflow
+async def timed(ms: int) -> int:
+    return await take(ms)
+
+
+@step
+async def take_noted(ledger: str) -> int:
+    """Take 20 to 200 ms, by the run's id, and note in a file when that began and ended: a line each, which no kill takes back."""
+    name = step_info().workflow_id
+    ms = 20 + zlib.crc32(name.encode()) % 181
+    _note_time(ledger, "began", name)
+    try:
+        await asyncio.sleep(ms / 1000)
+    finally:
+        _note_time(ledger, "ended", name)
+    return ms
+
+
+def _note_time(ledger: str, what: str, name: str) -> None:
+    file = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(file, f"{what} {os.getpid()} {name} {time.time_ns() // 1000}\n".encode())
+    finally:
+        os.close(file)
+
+
+@workflow
+async def timed_noted(ledger: str) -> int:
+    return await take_noted(ledger)
+
+
+ALL = [four_steps, four_noted, slow_steps, gated, timed, timed_noted]

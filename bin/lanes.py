@@ -55,11 +55,24 @@ class Done:
     text: str = ""
 
 
-def run_named(settings: Settings, name: str, parts: Sequence[Part]) -> int:
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """Parts that a lane has only when it is asked for them."""
+
+    flag: str
+    help: str
+    parts: Sequence[Part]
+
+
+def run_named(settings: Settings, name: str, parts: Sequence[Part], extras: Sequence[Extra] = ()) -> int:
     """The lane as a command: `--list` shows its parts and runs nothing."""
     parser = argparse.ArgumentParser(prog=f"bin/{name}", description="See docs/operating.md.")
     parser.add_argument("--list", action="store_true", help="show the parts and run nothing")
-    if parser.parse_args().list:
+    for extra in extras:
+        parser.add_argument(f"--{extra.flag}", action="store_true", help=extra.help)
+    asked = parser.parse_args()
+    parts = [*parts, *(part for extra in extras if getattr(asked, extra.flag) for part in extra.parts)]
+    if asked.list:
         table([("part", "command"), *((part.name, part.line) for part in parts)])
         return 0
     return run_lane(settings, name, parts)

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import psycopg
 import structlog
@@ -20,12 +20,13 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from psycopg_pool import PoolTimeout
 
 from engine import Engine, Worker
 from steps.policy import QUEUES
+from steps.queues import STANDINGS
 
 log = structlog.get_logger("bin.metrics")
 
@@ -91,12 +92,21 @@ class RunMetrics:
         self._leases.inc()
 
 
-class RunningMetrics(Collector):
+class WorkerMetrics(Collector):
+    """What a worker holds, and what its checks of the queues' books have found."""
+
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("holdfast_runs_running", "Runs this worker holds", value=len(self._worker.running))
+        found = self._worker.findings
+        for name, count, text in (
+            ("partitions_stranded", found.stranded, "Partitions found with work that nobody would have looked at"),
+            ("caps_exceeded", found.exceeded, "Partitions found with more at work than their cap"),
+            ("places_leaked", found.leaked, "Partitions found waiting for a place that was free"),
+        ):
+            yield CounterMetricFamily(f"holdfast_queue_{name}", text, value=count)
 
 
 class RequestMetrics:
@@ -130,22 +140,48 @@ QUEUE_STATE: LiteralString = """
                     limit %s) s) w
      order by q.name
 """
+PARTITION_STATE: LiteralString = """
+    select p.queue, p.state, count(*)
+      from unnest(%s::text[]) as n (name)
+     cross join lateral (select x.queue, x.state from engine.queue_partition x where x.queue = n.name limit %s) p
+     group by p.queue, p.state
+"""
+LIMIT_STATE: LiteralString = """
+    select n.name, coalesce(q.paused, false),
+           case when d.rate_limit_max is null then 0 else coalesce(greatest(q.opens_at_ms - (select engine.now_ms()), 0), 0) / 1000.0 end
+      from unnest(%s::text[]) as n (name)
+      left join engine.queue q on q.name = n.name
+      left join dbos.queues d on d.name = n.name
+     order by n.name
+"""
 GATE_STATE: LiteralString = """
     select count(*), coalesce(greatest((select engine.now_ms()) - extract(epoch from min(o.created_at)) * 1000, 0), 0) / 1000.0
       from (select g.created_at from app.human_gates g
              where g.resolved_at is null and g.dropped_at is null order by g.deadline_at, g.created_at limit %s) o
 """
-WORKERS_ALIVE: LiteralString = "select count(*) from engine.worker w where not w.dead"
+WORKERS: LiteralString = "select count(*), count(*) filter (where w.paused) from engine.worker w where not w.dead"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """depth and oldest_s: of what waits; opens_s: until its rate allows a start again; partitions: how many, by where they stand."""
+
+    depth: int
+    oldest_s: float
+    paused: bool
+    opens_s: float
+    partitions: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """As the database has it. queues: depth and age of the oldest in seconds, by name."""
+    """As the database has it, queues by name."""
 
-    queues: Mapping[str, tuple[int, float]]
+    queues: Mapping[str, QueueState]
     gates_open: int
     oldest_gate_s: float
     workers_alive: int
+    workers_paused: int
 
 
 class ServiceMetrics(Collector):
@@ -174,13 +210,21 @@ class ServiceMetrics(Collector):
 
     async def _ask(self) -> ServiceState:
         async with self._engine.pool.connection() as conn:
-            queues = await (await conn.execute(QUEUE_STATE, (list(QUEUES), MOST_COUNTED))).fetchall()
+            waiting = await (await conn.execute(QUEUE_STATE, (list(QUEUES), MOST_COUNTED))).fetchall()
+            limits = await (await conn.execute(LIMIT_STATE, (list(QUEUES),))).fetchall()
+            partitions = await (await conn.execute(PARTITION_STATE, (list(QUEUES), MOST_COUNTED))).fetchall()
             gates = await (await conn.execute(GATE_STATE, (MOST_COUNTED,))).fetchone()
-            workers = await (await conn.execute(WORKERS_ALIVE)).fetchone()
+            workers = await (await conn.execute(WORKERS)).fetchone()
         assert gates is not None
         assert workers is not None
-        by_name: dict[str, Any] = {name: (depth, float(age_s)) for name, depth, age_s in queues}
-        return ServiceState(by_name, gates[0], float(gates[1]), workers[0])
+        standings: dict[str, dict[str, int]] = {name: dict.fromkeys(STANDINGS.values(), 0) for name in QUEUES}
+        for name, letter, count in partitions:
+            standings[name][STANDINGS[letter]] = count
+        queues = {
+            name: QueueState(depth, float(oldest_s), paused, float(opens_s), standings[name])
+            for (name, depth, oldest_s), (_, paused, opens_s) in zip(waiting, limits, strict=True)
+        }
+        return ServiceState(queues, gates[0], float(gates[1]), *workers)
 
     def collect(self) -> Iterator[Metric]:
         state = self._state
@@ -189,11 +233,18 @@ class ServiceMetrics(Collector):
             return
         depth = GaugeMetricFamily("holdfast_queue_depth", "Workflows waiting in a queue", labels=["queue"])
         oldest = GaugeMetricFamily("holdfast_queue_oldest_seconds", "How long the oldest of them waits", labels=["queue"])
-        for queue, (waiting, age_s) in state.queues.items():
-            depth.add_metric([queue], waiting)
-            oldest.add_metric([queue], age_s)
-        yield depth
-        yield oldest
+        paused = GaugeMetricFamily("holdfast_queue_paused", "Whether a queue is paused", labels=["queue"])
+        opens = GaugeMetricFamily("holdfast_queue_opens_seconds", "Until its rate allows a start again", labels=["queue"])
+        partitions = GaugeMetricFamily("holdfast_queue_partitions", "Partitions, by where they stand", labels=["queue", "state"])
+        for name, queue in state.queues.items():
+            depth.add_metric([name], queue.depth)
+            oldest.add_metric([name], queue.oldest_s)
+            paused.add_metric([name], queue.paused)
+            opens.add_metric([name], queue.opens_s)
+            for standing, count in queue.partitions.items():
+                partitions.add_metric([name, standing], count)
+        yield from (depth, oldest, paused, opens, partitions)
         yield GaugeMetricFamily("holdfast_gates_open", "Gates that wait for an answer", value=state.gates_open)
         yield GaugeMetricFamily("holdfast_gate_oldest_seconds", "How long the oldest of them waits", value=state.oldest_gate_s)
         yield GaugeMetricFamily("holdfast_workers_alive", "Worker processes with a lease", value=state.workers_alive)
+        yield GaugeMetricFamily("holdfast_workers_paused", "Of these, those that take nothing", value=state.workers_paused)

@@ -14,7 +14,8 @@ import uvloop
 from api.app import create_app
 from api.config import Config
 from bin.admin import create_admin_app
-from bin.metrics import RequestMetrics, RunMetrics, RunningMetrics, ServiceMetrics, new_registry
+from bin.metrics import RequestMetrics, RunMetrics, ServiceMetrics, WorkerMetrics, new_registry
+from bin.queue_limits import declare_queues
 from bin.serving import Stopping, serve
 from bin.settings import Settings
 from bin.watch import Spans, WatchedRequests, WatchedRuns
@@ -23,6 +24,7 @@ from engine import Engine, Worker
 from steps.opencode import OpenCode, RecordOpenCode, ReplayOpenCode, UnconfiguredOpenCode
 from steps.policy import QUEUES, QueueRules
 from steps.ports import Limits, Ports, configure
+from steps.retention import set_retention
 from steps.sandbox import SandboxNotConfigured, make_sandbox
 from steps.timers import set_schedule
 from steps.worker import QUEUES as SLOTS
@@ -84,10 +86,12 @@ async def _serve(
         parts: list[Coroutine[Any, Any, None]] = []
         if role.works:
             configure(ports(settings, engine))
+            await declare_queues(engine, settings)
             await set_schedule(engine, on=settings.scheduled_ops)
+            await set_retention(engine, settings.retention_days)
             observer = WatchedRuns(RunMetrics(registry), spans)
             worker = engine.worker(workflows(), queues=slots(settings), version=settings.app_version, observer=observer)
-            registry.register(RunningMetrics(worker))
+            registry.register(WorkerMetrics(worker))
             parts.append(_work(worker, stopping))
         if role.door is not None:
             app = create_app(engine, api_config(settings, dsn), draining=stopping.draining)

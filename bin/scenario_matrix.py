@@ -43,8 +43,12 @@ PROOFS: Mapping[str, tuple[str, ...]] = {
         "tests/api/test_gates.py::test_a_reply_and_an_event_with_one_key_are_one_answer",
     ),
     "proof-queue-fairness": (
+        "tests/engine/test_queue_fairness.py",
+        "tests/engine/test_queue_limits.py",
+        "tests/engine/test_queue_races.py",
         "tests/engine/test_enqueue.py::test_urgent_work_starts_first_and_then_the_oldest",
         "tests/engine/test_enqueue.py::test_a_worker_runs_no_more_of_a_queue_than_it_may",
+        "tests/api/test_queues.py",
     ),
     "proof-budget-guard": (
         "tests/steps/test_policy.py::test_more_than_the_budget_is_refused",
@@ -59,14 +63,13 @@ PROOFS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """proves: tiles of the board that rest on it. note: what it does not cover. lacks: why it can't pass, whatever its tests say."""
+    """proves: tiles of the board that rest on it. note: what it does not cover."""
 
     id: str
     name: str
     checks: tuple[str, ...] = ()
     proves: tuple[str, ...] = ()
     note: str | None = None
-    lacks: str | None = None
 
     @property
     def tests(self) -> tuple[str, ...]:
@@ -179,9 +182,11 @@ SCENARIOS = (
             "tests/steps/test_policy.py::test_a_parent_needs_a_partition_for_itself_or_for_its_tasks",
             "tests/steps/test_schema.py::test_the_views_show_what_is_queued_failed_and_slow",
             "tests/api/test_throughput.py::test_queues_are_shown_by_partition_and_by_priority",
+            "tests/api/test_throughput.py::test_a_partition_is_shown_with_its_share_and_where_it_stands",
+            "tests/platform/test_queue_limits.py",
+            "tests/steps/test_reason.py",
         ),
         proves=("proof-queue-fairness",),
-        lacks="queues have priorities and caps per worker, but no fair shares, rates or caps for all workers yet: nothing proves those",
     ),
     Scenario(id="S11", name="Budget guards", proves=("proof-budget-guard",)),
     Scenario(

@@ -6,6 +6,7 @@ A value that can't be read, or a name that looks like one of ours and is none, s
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
@@ -13,16 +14,18 @@ from urllib.parse import unquote
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from bin.variables import BadSetting, env, group, integer, listed, names, port_number, read, secret, url, urls
+from bin.variables import BadSetting, Weights, env, group, integer, listed, names, port_number, read, secret, url, urls
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = ("CHAOS_", "HITL_", "INTENT_QUEUE_", "OC_", "SBX_", "SIGNOFF_", "WF_")
+OURS = ("CHAOS_", "HITL_", "INTENT_QUEUE_", "OC_", "RETENTION_", "SBX_", "SIGNOFF_", "WF_")
 READ_BY_DRILLS = ("HITL_SOAK_WAITS", "HITL_SOAK_TEST_N", "SBX_LIVE_CMD")
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueueSettings:
-    """Caps of one queue. A cap per worker, a cap for all, and a rate; 0 starts a period means no rate limit."""
+    """Limits of one queue: a cap per worker, a cap over all workers (of each partition, if the queue is partitioned), and a rate of the
+    whole queue, where 0 starts mean no limit. weights: the shares of partitions that have another than 1.
+    """
 
     worker_concurrency: int = integer(5, least=1)
     concurrency: int = integer(50, least=1)
@@ -30,6 +33,21 @@ class QueueSettings:
     rate_limit_period_sec: int = integer(60, least=1)
     partition: bool = True
     priority_enabled: bool = True
+    weights: Weights | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadSettings:
+    """How hard load tests press: so many users at once for how long, or up to a target, there for a while, and down again."""
+
+    vus: int = integer(4, least=1, most=1000)
+    duration: timedelta = timedelta(seconds=20)
+    ramp_up: timedelta = timedelta(seconds=15)
+    ramp_target: int = integer(12, least=1, most=1000)
+    steady: timedelta = timedelta(seconds=20)
+    ramp_down: timedelta = timedelta(seconds=10)
+    p95_ms: int | None = field(default=None, metadata={"least": 1})
+    bad_fixture: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +78,7 @@ class Settings:
     signoff_tree: str | None = None
     signoff_dir: Path | None = None
     k6_dir: Path | None = None
+    load: LoadSettings = group("K6_", LoadSettings())
     enable_legacy_run_routes: bool = True
     random_seed: int | None = None
 
@@ -70,6 +89,7 @@ class Settings:
     # workflows and gates
     wf_sleep_ms: int = integer(5000)
     scheduled_ops: bool = False
+    retention_days: int = integer(0, most=36_500)
     chaos_sleep_execute: int = integer(0)
     hitl_plan_approval_timeout_s: int = integer(3600, least=1, most=86_400)
     intent_queue: QueueSettings = group("INTENT_QUEUE_", QueueSettings())

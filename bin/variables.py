@@ -4,14 +4,20 @@ A field's name in capitals is its variable; its type and default say how it is r
 can't say (another name, a range, a prefix for a nested dataclass, a URL, a secret) is said by one of the field makers below.
 """
 
+import re
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import field, fields, is_dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
+Weights = Mapping[str, float]
+
 TRUE_AND_FALSE = {"true": True, "1": True, "false": False, "0": False}
+WEIGHT = re.compile(r"\d{1,4}(\.\d{1,4})?", re.ASCII)
+DURATION = re.compile(r"(?:(?P<minutes>\d{1,4})m)?(?:(?P<seconds>\d{1,6})s?)?", re.ASCII)
 
 T = TypeVar("T")
 
@@ -101,6 +107,10 @@ def _parse(name: str, text: str, kind: Any, metadata: Mapping[str, Any]) -> obje
         return TRUE_AND_FALSE[text]
     if kind is int:
         return _integer(name, text, metadata.get("least", -(2**63)), metadata.get("most", 2**63 - 1))
+    if kind is timedelta:
+        return duration(name, text)
+    if kind == Weights:
+        return weights(name, text)
     if kind is Path:
         return Path(text).expanduser()
     if get_origin(kind) is Literal and text not in get_args(kind):
@@ -109,6 +119,29 @@ def _parse(name: str, text: str, kind: Any, metadata: Mapping[str, Any]) -> obje
     if check := metadata.get("check"):
         check(name, text)
     return text
+
+
+def duration(name: str, text: str) -> timedelta:
+    """A time span such as 90s, 2m, 1m30s or a bare number of seconds. Raises BadSetting."""
+    found = DURATION.fullmatch(text)
+    if not text or found is None:
+        raise BadSetting(f"{name}: invalid duration env value: {text}; write it as 20s, 2m or 1m30s")
+    return timedelta(minutes=int(found["minutes"] or 0), seconds=int(found["seconds"] or 0))
+
+
+def weights(name: str, text: str) -> Weights:
+    """Shares by partition, from a list such as tenant-a=4,tenant-b=0.5. Raises BadSetting."""
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        key, _, weight = (word.strip() for word in part.partition("="))
+        if not 0 < len(key) <= 512 or not key.isprintable() or not WEIGHT.fullmatch(weight) or not 0.001 <= float(weight) <= 1000:
+            raise BadSetting(
+                f"{name}: invalid weights env value: {text!r}; write it as tenant-a=4,tenant-b=0.5, each from 0.001 to 1000"
+            )
+        if key in found:
+            raise BadSetting(f"{name}: invalid weights env value: {text!r}; it has {key!r} twice")
+        found[key] = float(weight)
+    return found
 
 
 def _integer(name: str, text: str, least: int, most: int) -> int:

@@ -258,9 +258,13 @@ class Worker:
             while not self._draining.is_set():
                 room = self._room()
                 free = self.slots - len(self.running)
-                if self.paused or not any(room.values()) or free < wanted:
+                if self.paused or not any(room.values()):
                     self._freed.clear()
                     await self._wait(self._freed, TICK_S)
+                    continue
+                if free < wanted:
+                    wanted = 1  # no longer than this: who waits for a slot should have it
+                    await asyncio.sleep(CLAIM_GAP_S)
                     continue
                 self._work.clear()
                 taken = await self._claim(conn, room)

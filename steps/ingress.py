@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from psycopg import AsyncConnection
+from psycopg.errors import ForeignKeyViolation
 from psycopg.rows import class_row
 
 from engine import DuplicateWork, Engine
@@ -205,8 +206,15 @@ async def _insert(conn: Connection, start: _Start) -> RunRow | None:
         "budget": None if budget is None else canonical_json(budget),
     }
     async with conn.cursor(row_factory=class_row(RunRow)) as cursor:
-        await cursor.execute(INSERT_RUN, values)
+        try:
+            await cursor.execute(INSERT_RUN, values)
+        except ForeignKeyViolation:  # the intent of an old run was still there when we looked
+            raise _deleted(start) from None
         return await cursor.fetchone()
+
+
+def _deleted(start: _Start) -> Conflict:
+    return Conflict(f"run {start.workflow_id} was deleted while it was started; start it again")
 
 
 SELECT_RUN = """
@@ -227,7 +235,7 @@ async def _replayed(conn: Connection, start: _Start) -> RunRow:
         await cursor.execute(SELECT_RUN, (start.workflow_id,))
         run = await cursor.fetchone()
     if found is None or run is None:
-        raise Conflict(f"run {start.workflow_id} was deleted while it was started; start it again")
+        raise _deleted(start)
     _require_same_intent(start, *found)
     if drift := list(_drift(start.identity, run)):
         raise RunIdentityConflict(start.workflow_id, drift)

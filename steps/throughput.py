@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 
 from steps.contracts.base import JsonObject
 from steps.contracts.proof import BudgetRow, FairnessRow, K6Row, PriorityRow, TemplateRow, Throughput
+from steps.queues import STANDINGS
 from steps.repro import snapshot
 
 MOST_BUDGETS = 200
@@ -18,8 +19,10 @@ MOST_ROWS = 1000
 FAIRNESS: LiteralString = """
     select f.queue_name as "queueName", f.queue_partition_key as "partitionKey", f.status, f.workflow_count as "workflowCount",
            f.oldest_created_at as "oldestCreatedAt", f.newest_created_at as "newestCreatedAt",
+           coalesce(p.weight, 1) as weight, p.state,
            'sql' as source, 'app.v_ops_queue_fairness' as provenance, '/api/ops/wf?status=' || f.status as "rawRef"
       from app.v_ops_queue_fairness f
+      left join engine.queue_partition p on p.queue = f.queue_name and p.key = coalesce(f.queue_partition_key, '')
      order by f.queue_name, f.queue_partition_key nulls first, f.status
      limit %s
 """
@@ -72,12 +75,16 @@ async def throughput(conn: AsyncConnection[Any], k6: list[K6Row]) -> Throughput:
     """The board's figures, in one snapshot, with the load tests that the caller read."""
     async with snapshot(conn):
         return Throughput(
-            fairness=[FairnessRow.model_validate(row) for row in await _rows(conn, FAIRNESS, MOST_ROWS)],
+            fairness=[_fairness(row) for row in await _rows(conn, FAIRNESS, MOST_ROWS)],
             priority=[PriorityRow.model_validate(row) for row in await _rows(conn, PRIORITY, MOST_ROWS)],
             budgets=[BudgetRow.model_validate(row) for row in await _rows(conn, BUDGETS, MOST_BUDGETS)],
             templates=[TemplateRow.model_validate(row) for row in await _rows(conn, TEMPLATES)],
             k6=k6,
         )
+
+
+def _fairness(row: JsonObject) -> FairnessRow:
+    return FairnessRow.model_validate(row | {"state": STANDINGS.get(row["state"])})
 
 
 async def _rows(conn: AsyncConnection[Any], query: LiteralString, *values: object) -> list[JsonObject]:

@@ -13,15 +13,29 @@ from steps.crashdemo import crash_demo
 from steps.escalation import escalate_timeout
 from steps.execute_task import execute_task
 from steps.ports import Limits, Ports, configure
+from steps.retention import prune_nightly
 from steps.run import run_intent
 from steps.timers import scheduled_ops, slow_step, time_workflow
 
 #: How many workflows one worker holds at the same time, by queue.
 QUEUES: Mapping[str, int] = {"intentQ": 50, "sbxQ": 100, "controlQ": 20, "compileQ": 10}
 
+#: How many all workers hold together of the queues that have no settings of their own.
+CONCURRENCY: Mapping[str, int] = {"controlQ": 5, "compileQ": 10}
+
 
 def workflows() -> list[Workflow[Any, Any]]:
-    return [run_intent, execute_task, escalate_timeout, rollback_run, crash_demo, slow_step, time_workflow, scheduled_ops]
+    return [
+        run_intent,
+        execute_task,
+        escalate_timeout,
+        rollback_run,
+        crash_demo,
+        slow_step,
+        time_workflow,
+        scheduled_ops,
+        prune_nightly,
+    ]
 
 
-__all__ = ["QUEUES", "Limits", "Ports", "configure", "workflows"]
+__all__ = ["CONCURRENCY", "QUEUES", "Limits", "Ports", "configure", "workflows"]

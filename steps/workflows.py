@@ -9,6 +9,7 @@ from steps.contracts.base import JsonObject
 from steps.contracts.ops import OpsAction, OpsStep, OpsWorkflow, OpsWorkflowDetail, QueueDepth
 from steps.documents import json_or_text, without_none
 from steps.errors import NotFound
+from steps.reason import why_not_running
 
 WORKFLOW: LiteralString = """
     select s.workflow_uuid as "workflowID", coalesce(s.status, '') as status, nullif(trim(s.name), '') as name,
@@ -62,12 +63,13 @@ AUDIT: LiteralString = """
 
 
 async def get_workflow(conn: Connection, id: str) -> OpsWorkflowDetail:
-    """A workflow with what operators did to it. Raises NotFound."""
+    """A workflow, why it is not at work, and what operators did to it. Raises NotFound."""
     rows = await _rows(conn, ONE, {"id": id})
     if not rows:
         raise NotFound(f"workflow not found: {id}")
     audit = [OpsAction.model_validate(row["inline"]) for row in await _rows(conn, AUDIT, {"id": id})]
-    return OpsWorkflowDetail.model_validate(_workflow(rows[0]) | {"audit": audit})
+    detail: JsonObject = {"reason": await why_not_running(conn, id), "audit": audit}
+    return OpsWorkflowDetail.model_validate(_workflow(rows[0]) | without_none(detail))
 
 
 EXISTS: LiteralString = "select 1 from dbos.workflow_status where workflow_uuid = %(id)s"

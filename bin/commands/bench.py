@@ -12,9 +12,9 @@ from pathlib import Path
 import orjson
 import psycopg
 
-from benchmarks import latency, parked, plot, recovery, throughput
+from benchmarks import fairness, latency, parked, plot, queue_cost, queue_pinned, queue_rates, recovery, throughput
 from benchmarks.processes import ProcessFailed
-from benchmarks.report import Report, Table, surroundings
+from benchmarks.report import Plot, Report, Table, surroundings
 from benchmarks.server import SETTINGS, NeverHappened, NotDurable, Server
 from benchmarks.stretch import Wrong
 from bin import postgres
@@ -22,7 +22,7 @@ from bin.settings import read_settings
 from bin.variables import BadSetting
 
 Benchmark = Callable[[Server, Path], Report]
-UNITS = {"throughput": "wf/s", "latency": "ms", "recovery": "s", "parked": "MB"}
+UNITS = {"throughput": "wf/s", "latency": "ms", "recovery": "s", "parked": "MB", "queues": "rows/s"}
 
 
 def say(text: str) -> None:
@@ -41,13 +41,27 @@ def benchmarks(asked: argparse.Namespace) -> dict[str, Benchmark]:
         "parked": lambda server, state: parked.measure(
             server, state, parked.QUICK if asked.quick else parked.Size(runs=asked.parked), say
         ),
+        "fairness": lambda server, state: fairness.measure(
+            server, state, fairness.QUICK if asked.quick else fairness.Size(), say
+        ),
+        "queues": lambda server, state: queues(server, state, asked.quick),
     }
     return every if asked.what == "all" else {asked.what: every[asked.what]}
 
 
+def queues(server: Server, state_dir: Path, quick: bool) -> Report:
+    """What fair queues cost: rates, the cost of a claim as the tables grow, and under a transaction that holds vacuum up."""
+    report = queue_rates.measure(server, state_dir, queue_rates.QUICK if quick else queue_rates.Size(), say)
+    report.add(queue_cost.measure(server, state_dir, queue_cost.QUICK if quick else queue_cost.Size(), say))
+    report.add(queue_pinned.measure(server, state_dir, queue_pinned.QUICK if quick else queue_pinned.Size(), say))
+    if quick:
+        report.verdicts.clear()  # ratios of so little mean nothing
+    return report
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bin/bench", description="Measure Holdfast beside a bare group commit and DBOS.")
-    parser.add_argument("what", choices=["throughput", "latency", "recovery", "parked", "all"])
+    parser.add_argument("what", choices=["throughput", "latency", "recovery", "parked", "fairness", "queues", "all"])
     parser.add_argument("--quick", action="store_true", help="small counts and one round: does it run, not how fast")
     parser.add_argument("--rounds", type=int, default=throughput.Size.rounds, help="rounds of the throughput comparison")
     parser.add_argument("--live", type=int, default=throughput.Size.live, help="workflows enqueued live a stretch")
@@ -56,7 +70,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--parked", type=int, default=parked.Size.runs, help="runs to park")
     parser.add_argument("--dsn", help="another server to use, as a user who may create databases (default: one of its own)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
-    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write a bar plot of each benchmark there too")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write bar plots there too")
     asked = parser.parse_args(argv)
     for count in ("rounds", "live", "drain", "dbos", "parked"):
         if getattr(asked, count) < 1:
@@ -79,7 +93,9 @@ def run(asked: argparse.Namespace, environ: Mapping[str, str]) -> bool:
             found[name] = measure(server, state_dir)
             print(f"\n## {name}\n\n{found[name].text()}", flush=True)
             if asked.plots:
-                plot.write(asked.plots, name, name, UNITS[name], found[name].bars)
+                pictures = found[name].plots + ([Plot(name, name, UNITS[name], bars)] if (bars := found[name].bars) else [])
+                for each in pictures:
+                    plot.write(asked.plots, each.name, each.title, each.unit, each.bars)
     finally:
         server.close()
         if asked.json and found:

@@ -1,9 +1,11 @@
 """bin/check: what must hold before a change is merged: bin/quick, all tests, kills of everything, telemetry, operators' views.
 
-bin/check [--list]
+bin/check [--ci] [--list]
+
+With --ci the short load test comes on top.
 """
 
-from bin.lanes import Part, run_named
+from bin.lanes import Extra, Part, run_named
 from bin.settings import Settings
 from bin.wiring import run
 
@@ -27,6 +29,7 @@ def main(settings: Settings) -> int:
             Part(name="otlp smoke", command=("bin.commands.otlp_smoke",)),
             Part.of_tests("ops views", *VIEWS),
         ],
+        [Extra("ci", "and the short load test", [Part(name="load smoke", command=("bin.commands.load", "smoke"))])],
     )
 
 

@@ -1,6 +1,9 @@
 """bin/full: what must hold before a release: bin/check, slow tests, all scenarios, the benchmarks once through, the live smokes.
 
-    bin/full [--list]
+    bin/full [--ci] [--soaks] [--list]
+
+With --ci the long load test comes on top, with --soaks all soaks and the fast tests three times over. Nothing here is remembered from one
+call to the next, so a soak that is asked for is a soak that is run.
 
 The live smokes need a real agent and real sandboxes. Without their settings they are skipped, which is said and stands in the evidence;
 with OC_STRICT_MODE=1 that is a failure.
@@ -8,7 +11,9 @@ with OC_STRICT_MODE=1 that is a failure.
 
 from importlib.util import find_spec
 
-from bin.lanes import Part, run_named
+from bin.commands.quick import FAST
+from bin.commands.soak import SOAKS
+from bin.lanes import Extra, Part, run_named
 from bin.settings import Settings
 from bin.wiring import run
 
@@ -25,7 +30,16 @@ def main(settings: Settings) -> int:
             smoke(settings, "oc live smoke", "bin.commands.oc_live_smoke", oc_obstacle(settings)),
             smoke(settings, "sbx live smoke", "bin.commands.sbx_live_smoke", sbx_obstacle(settings)),
         ],
+        [
+            Extra("ci", "and the long load test", [Part(name="load ramp", command=("bin.commands.load", "ramp"))]),
+            Extra("soaks", "and all soaks, which take a quarter of an hour", soaks()),
+        ],
     )
+
+
+def soaks() -> list[Part]:
+    again = [Part.of_tests(f"unit soak {number}", *FAST) for number in (1, 2, 3)]
+    return [*(Part(name=f"soak {name}", command=("bin.commands.soak", name)) for name in SOAKS), *again]
 
 
 def smoke(settings: Settings, name: str, module: str, obstacle: str | None) -> Part:

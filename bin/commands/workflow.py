@@ -1,7 +1,7 @@
 """bin/workflow: workflows one by one, in the words of DBOS's command line.
 
     bin/workflow list [--status S] [--name N] [--queue Q] [--limit N]    the newest first
-    bin/workflow get ID                                                  one, and what operators did to it
+    bin/workflow get ID                                                  one, why it stands still, and what operators did to it
     bin/workflow steps ID                                                its journal
     bin/workflow queue list [--queue Q] [--status S] [--limit N]         what is queued and at work, in order
     bin/workflow cancel ID | resume ID | fork ID --step N                as bin/ops, for one
@@ -49,7 +49,8 @@ STEP = {
     "error": "ERROR",
 }
 ACTION = {"at": "AT", "op": "OP", "actor": "ACTOR", "reason": "REASON", "forkedWorkflowID": "FORK"}
-TIMES = ("createdAt", "startedAt", "completedAt")
+REASON = {"code": "NOT AT WORK", "since": "SINCE", "until": "UNTIL", "sentence": "BECAUSE"}
+TIMES = ("createdAt", "startedAt", "completedAt", "since", "until")
 
 
 def main(settings: Settings) -> int:
@@ -69,7 +70,7 @@ def read_arguments(arguments: list[str], settings: Settings) -> Command:
     queued = queues.add_parser("list", help="by queue, in the order in which it is taken")
     queued.add_argument("-S", "--status", choices=get_args(QueuedState), help="only those in this state")
     add_filters(queued)
-    for name, text in (("get", "one, and what operators did to it"), ("status", "the same"), ("steps", "its journal")):
+    for name, text in (("get", "one, why it stands still, and what was done to it"), ("status", "the same"), ("steps", "its journal")):
         add_id(commands.add_parser(name, help=text))
     for name, text in (("cancel", "end it, with its children"), ("resume", "let it go on"), ("fork", "a copy from a record on")):
         acting = commands.add_parser(name, help=text)
@@ -137,8 +138,12 @@ async def one(engine: Engine, id: str, *, as_json: bool) -> str:
         found = (await workflows.get_workflow(conn, id)).document()
     if as_json:
         return pretty(found)
-    text = rows([found], WORKFLOW, as_json=False)
-    return f"{text}\n\n{rows(found['audit'], ACTION, as_json=False)}" if found["audit"] else text
+    parts = [rows([found], WORKFLOW, as_json=False)]
+    if "reason" in found:
+        parts.append(rows([found["reason"]], REASON, as_json=False))
+    if found["audit"]:
+        parts.append(rows(found["audit"], ACTION, as_json=False))
+    return "\n\n".join(parts)
 
 
 async def journal(engine: Engine, id: str, *, as_json: bool) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from steps.contracts.base import Count, Millis, Name, Positive, Text, Wire
+from steps.contracts.views import Reason
 
 WorkflowState = Literal["PENDING", "SUCCESS", "ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "CANCELLED", "ENQUEUED"]
 QueuedState = Literal["ENQUEUED", "PENDING"]
@@ -89,8 +90,9 @@ class OpsAction(Wire):
 
 
 class OpsWorkflowDetail(OpsWorkflow):
-    """audit: what was done to it, newest first."""
+    """audit: what was done to it, newest first. reason: why it is not at work, while it should be."""
 
+    reason: Reason | None = None
     audit: list[OpsAction]
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from steps.contracts.base import Millis, Text, Wire
+from steps.contracts.queues import PartitionStanding
 
 ProofSource = Literal["sql", "api", "dbos", "artifact", "k6", "policy", "test"]
 Count = Annotated[int, Field(ge=0)]
@@ -35,7 +36,7 @@ class Sourced(Wire):
 
 
 class FairnessRow(Sourced):
-    """Workflows of one partition of a queue that are queued or running."""
+    """Workflows of one partition of a queue that are queued or running; the partition's share against the others', and where it stands."""
 
     queueName: str
     partitionKey: str | None
@@ -43,6 +44,8 @@ class FairnessRow(Sourced):
     workflowCount: Count
     oldestCreatedAt: Millis | None
     newestCreatedAt: Millis | None
+    weight: float = 1.0
+    state: PartitionStanding | None = None
 
 
 class PriorityRow(Sourced):

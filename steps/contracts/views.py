@@ -26,6 +26,9 @@ ReasonCode = Literal[
     "timer",
     "delayed",
     "queued",
+    "paused",
+    "cap",
+    "rate-limit",
     "no-worker",
     "worker-lost",
     "no-workflow",
@@ -33,7 +36,7 @@ ReasonCode = Literal[
 
 
 class Reason(Wire):
-    """Why a run is not at work. `since`, `until`, and the gate or workflow that it waits for: where known."""
+    """Why a run is not at work. `since`, `until`, and the gate, workflow or worker that has to do with it: where known."""
 
     code: ReasonCode
     sentence: str
@@ -41,6 +44,7 @@ class Reason(Wire):
     until: Millis | None = None
     gateKey: str | None = None
     workflowID: str | None = None
+    workerID: str | None = None
 
 
 class RunHeader(Wire):

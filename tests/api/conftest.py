@@ -23,7 +23,8 @@ from tests.api.samples import BUNDLE, Rows
 
 WIPE = """
     truncate app.intents, app.marks, app.workflow_runs, app.recipes, app.recipe_versions, app.recipe_fixtures,
-             app.patch_history, dbos.workflow_status, dbos.operation_outputs, engine.wake, engine.wait, engine.worker cascade
+             app.patch_history, dbos.workflow_status, dbos.operation_outputs, dbos.queues, engine.wake, engine.wait, engine.worker,
+             engine.queue, engine.queue_partition, engine.nudge, engine.clock cascade
 """
 
 

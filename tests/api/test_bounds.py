@@ -4,7 +4,7 @@ from typing import Any, LiteralString
 
 import pytest
 
-from steps import proofs, repro, throughput, workflows
+from steps import proofs, queues, repro, throughput, workflows
 from tests.api.plans import rows_read
 from tests.api.samples import RUN_ID, Rows
 
@@ -33,8 +33,9 @@ ANY: dict[str, Any] = {"status": None, "name": None, "queue": None, "limit": 20}
         (workflows.QUEUE_DEPTH, ANY),
         (throughput.FAIRNESS, (1000,)),
         (throughput.PRIORITY, (1000,)),
+        (queues.COUNTS, {"names": ["controlQ", "intentQ"], "queued": 1000}),
     ],
-    ids=["list", "pending", "enqueued", "error", "queued", "failed", "depth", "fairness", "priority"],
+    ids=["list", "pending", "enqueued", "error", "queued", "failed", "depth", "fairness", "priority", "queues"],
 )
 async def test_a_look_at_what_is_live_does_not_read_what_has_ended(rows: Rows, query: LiteralString, given: Any) -> None:
     await rows.fetch(ENDED)

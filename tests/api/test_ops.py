@@ -6,8 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from engine import Engine
+from engine import Engine, Rate
 from steps.canonical import sha256_json
+from steps.contracts.queues import QueueView, RateLimit
 from steps.identity import run_id
 from tests.api.samples import WID, Rows
 
@@ -477,3 +478,21 @@ async def test_a_slow_step_is_started_and_its_marks_are_counted(client: httpx.As
     assert (status.name, status.input["positionalArgs"]) == ("SlowStep", ["slow-1", 5.0])
     assert (await client.get("/slowmarks?wf=slow-1")).json() == {"s1": 0, "s2": 0}
     assert (await client.get("/slowmarks")).status_code == 400
+
+
+async def test_queues_are_shown_with_their_limits_and_pauses(client: httpx.AsyncClient, rows: Rows) -> None:
+    await rows.engine.queues.declare("intentQ", rate=Rate(100, 60), partition_concurrency=50)
+    await rows.engine.queues.pause("intentQ", "t1")
+    await rows.engine.queues.pause("extra")
+    await made(rows, "w1", "ENQUEUED", queue="intentQ", created_at=1)
+    shown = [QueueView.model_validate(row) for row in (await client.get("/api/ops/queues")).json()]
+    assert [(q.queueName, q.paused, q.queued) for q in shown] == [
+        ("compileQ", False, 0),
+        ("controlQ", False, 0),
+        ("extra", True, 0),
+        ("intentQ", False, 1),
+        ("sbxQ", False, 0),
+    ]
+    intents = shown[3]
+    assert (intents.rate, intents.partitionConcurrency, intents.concurrency) == (RateLimit(starts=100, periodS=60), 50, None)
+    assert intents.partitions["paused"] == 1

@@ -265,7 +265,7 @@ async def test_a_run_cancelled_in_its_sandbox_takes_its_tasks_along_and_finishes
     await stage.in_sandbox()
     await stage.act("cancel", wid)
     assert await stage.header(wid) == ("CANCELLED", "canceled", "NONE")
-    children = "select status from dbos.workflow_status where parent_workflow_id = %s"
+    children = "select status from dbos.workflow_status where parent_workflow_id = %s and name = 'ExecuteTask'"
     assert await stage.rows.fetch(children, wid) == [("CANCELLED",)]
     await stage.rolled_back()
     assert stage.file.read_text() == "old"

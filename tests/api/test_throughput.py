@@ -75,6 +75,20 @@ async def test_queues_are_shown_by_partition_and_by_priority(client: httpx.Async
     ]
 
 
+async def test_a_partition_is_shown_with_its_share_and_where_it_stands(client: httpx.AsyncClient, rows: Rows) -> None:
+    for id, partition in (("a", "t1"), ("b", "t2"), ("c", None)):
+        await queued(rows, id, "intentQ", partition=partition, at=1000)
+    await rows.fetch(
+        "insert into engine.queue_partition (queue, key, state, weight) values ('intentQ', 't1', 'p', 0.5), ('intentQ', '', 'r', 1)"
+    )
+    shown = await board(client)
+    assert [(r.partitionKey, r.weight, r.state) for r in shown.fairness] == [
+        (None, 1.0, "ready"),
+        ("t1", 0.5, "paused"),
+        ("t2", 1.0, None),
+    ]
+
+
 async def test_a_budget_that_stopped_a_run_is_shown(client: httpx.AsyncClient, rows: Rows) -> None:
     await rows.run()
     breach = BudgetExceeded("maxFanout", 2, 5, "tasks")

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import LiteralString
@@ -13,8 +12,7 @@ import pytest
 from psycopg_pool import PoolTimeout
 
 from bin.database import connect, migrate
-from bin.postgres import Lease, borrow
-from bin.postgres_watcher import is_running, pid_of
+from bin.own_server import OwnServer
 from engine import Engine
 from steps.identity import intent_hash, workflow_id
 from steps.opencode import ReplayOpenCode
@@ -39,43 +37,13 @@ RIDERS: LiteralString = "select count(*)::int, count(distinct (workflow_id, path
 IDS: LiteralString = "select workflow_uuid from dbos.workflow_status"
 
 
-class OwnServer:
-    """A durable server of this test's own."""
-
-    def __init__(self, folder: Path) -> None:
-        bindir = os.environ.get("PG_BINDIR")
-        self._folder = folder
-        self._bindir = Path(bindir) if bindir else None
-        self._leases: list[Lease] = []
-        self.start()
-
-    @property
-    def lease(self) -> Lease:
-        return self._leases[-1]
-
-    def start(self) -> None:
-        self._leases.append(borrow(self._folder, bindir=self._bindir))
-
-    def die(self) -> None:
-        """What `pg_ctl stop -m immediate` does: no checkpoint, no goodbye to clients."""
-        os.kill(pid_of(self.lease.home), signal.SIGQUIT)
-
-    async def restart(self) -> None:
-        self.die()
-        await until(lambda: not is_running(self.lease.home), "the server to be gone")
-        await asyncio.to_thread(self.start)
-
-    async def close(self) -> None:
-        for lease in self._leases:
-            lease.close()
-        await until(lambda: not is_running(self.lease.home), "the server to stop")
-
-
 @pytest.fixture
 async def own_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[OwnServer]:
-    server = OwnServer(tmp_path_factory.mktemp("pg"))
+    """A durable server of this test's own."""
+    bindir = os.environ.get("PG_BINDIR")
+    server = await asyncio.to_thread(OwnServer, tmp_path_factory.mktemp("pg"), Path(bindir) if bindir else None)
     yield server
-    await server.close()
+    await asyncio.to_thread(server.close)
 
 
 #: Starts a run of this name, once; its workflow id.
@@ -122,7 +90,7 @@ async def crash_twice(server: OwnServer, job: Job, start: Start) -> set[str]:
             for round_ in range(1, RESTARTS + 1):
                 await until(lambda n=round_: min(len(client.accepted) for client in clients) > 15 * n, "some load")
                 await until(lambda: is_half_done(job), "work under way, without which the crash would prove nothing")
-                await server.restart()
+                await asyncio.to_thread(server.crash)
             await until(lambda: min(len(client.accepted) for client in clients) > 50, "the clients to go on")
             for task in tasks:
                 task.cancel()
@@ -134,14 +102,14 @@ async def crash_twice(server: OwnServer, job: Job, start: Start) -> set[str]:
             assert [worker.exit_code for worker in fleet] == [None, None], "a worker gave up"
             for worker in fleet:
                 await worker.drain()
-    crashes = (server.lease.home / "server.log").read_text().count("not properly shut down")
+    crashes = server.log.read_text().count("not properly shut down")
     assert crashes == RESTARTS
     assert sum(client.refusals for client in clients) > 0
     return {id for client in clients for id in client.accepted}
 
 
 async def test_workers_and_clients_survive_two_crashes_of_the_server(own_server: OwnServer, tmp_path: Path) -> None:
-    dsn = own_server.lease.dsn
+    dsn = own_server.dsn
     with connect(dsn, autocommit=True) as conn:
         assert conn.execute("show fsync").fetchall() == [("on",)]
         migrate(conn, parts=["engine"])
@@ -176,7 +144,7 @@ async def approve_all(dsn: str) -> None:
 
 
 async def test_runs_of_the_product_survive_two_crashes_of_the_server(own_server: OwnServer, tmp_path: Path) -> None:
-    dsn = own_server.lease.dsn
+    dsn = own_server.dsn
     with connect(dsn, autocommit=True) as conn:
         migrate(conn)
     answering = asyncio.create_task(approve_all(dsn))

@@ -49,7 +49,20 @@ def program(path: Path, arguments: str) -> None:
 
 def clean_environment(folder: Path, **more: str) -> dict[str, str]:
     """The caller's environment without what would lead commands elsewhere."""
-    astray = ("DATABASE_URL", "DB_", "APP_DB_NAME", "PG", "OC_", "SBX_", "INTENT_QUEUE_", "DBOS_", "HITL_", "PORT", "ADMIN_PORT")
+    astray = (
+        "DATABASE_URL",
+        "DB_",
+        "APP_DB_NAME",
+        "PG",
+        "OC_",
+        "SBX_",
+        "INTENT_QUEUE_",
+        "DBOS_",
+        "HITL_",
+        "K6_",
+        "PORT",
+        "ADMIN_PORT",
+    )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(astray) or name == "PG_BINDIR"}
     return {**kept, "STATE_DIR": str(folder / ".state"), "PYTHONDONTWRITEBYTECODE": "", **more}
 

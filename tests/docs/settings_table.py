@@ -11,10 +11,12 @@ import dataclasses
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from bin.settings import ROOT, Settings
+from bin.variables import Weights
 from tests.docs.pages import DOCS
 
 PAGE = DOCS / "operating.md"
@@ -61,6 +63,10 @@ def _values(kind: Any, metadata: Any) -> str:
         if most is not None and most < 2**31 - 1:
             return f"{least} to {most}"
         return "integer" if least is None else f"from {least}"
+    if kind is timedelta:
+        return "time"
+    if kind == Weights:
+        return "weights"
     if kind is Path:
         return "folder"
     return "text" if "check" not in metadata else "URL" if metadata["check"].__name__ == "check_url" else "URLs"
@@ -71,6 +77,8 @@ def _shown(default: Any) -> str:
         return "-"
     if isinstance(default, bool):
         return "`true`" if default else "`false`"
+    if isinstance(default, timedelta):
+        return f"`{default.total_seconds():g}s`"
     if isinstance(default, Path):
         return f"`{default.relative_to(ROOT)}`"
     return f"`{default}`"

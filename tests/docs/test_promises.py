@@ -7,7 +7,7 @@ from collections import defaultdict
 from tests.docs.pages import DOCS, ROOT
 
 NAMED_TEST = re.compile(r"`(?P<file>tests/[\w/]+\.py)::(?P<test>test_\w+)`")
-PROMISES = 8
+PROMISES = 9
 
 
 def promises() -> dict[str, list[tuple[str, str]]]:

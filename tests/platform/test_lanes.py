@@ -211,14 +211,20 @@ def test_a_lane_that_was_killed_leaves_a_no_go(settings: Settings, running: Runn
 
 
 def test_the_lanes_fan_out() -> None:
-    def parts(lane: str) -> list[str]:
-        command = [sys.executable, "-P", "-m", f"bin.commands.{lane}", "--list"]
+    def parts(lane: str, *flags: str) -> list[str]:
+        command = [sys.executable, "-P", "-m", f"bin.commands.{lane}", "--list", *flags]
         done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
         return [line.split("  ")[0] for line in done.stdout.splitlines()[1:]]
 
     assert parts("quick") == ["lint", "format", "types", "deps", "fast tests", "policy"]
     assert parts("check") == ["quick", "tests", "durability drills", "crashdemo", "otlp smoke", "ops views"]
-    assert parts("full") == ["check", "slow tests", "scenarios", "bench", "oc live smoke", "sbx live smoke"]
+    release = ["check", "slow tests", "scenarios", "bench", "oc live smoke", "sbx live smoke"]
+    assert parts("full") == release
+    assert parts("check", "--ci")[-1] == "load smoke"
+    assert parts("full", "--ci") == [*release, "load ramp"]
+    names = ["crashdemo", "chaos", "sandbox", "fanout", "hitl-load", "hitl-burst"]
+    again = [f"unit soak {number}" for number in (1, 2, 3)]
+    assert parts("full", "--soaks") == [*release, *(f"soak {name}" for name in names), *again]
 
 
 def test_a_live_smoke_that_cannot_run_is_skipped_with_its_reason_unless_strictness_is_asked_for() -> None:

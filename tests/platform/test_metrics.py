@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from bin import metrics
-from bin.metrics import RequestMetrics, RunMetrics, ServiceMetrics, new_registry
+from bin.metrics import RequestMetrics, RunMetrics, ServiceMetrics, WorkerMetrics, new_registry
 from bin.settings import ROOT
 from bin.watch import Span, WatchedRequests, WatchedRuns
 from engine import Engine, StepFailed, step, workflow
@@ -137,6 +137,44 @@ async def test_queues_and_gates_have_a_depth_and_an_age_by_the_databases_clock(d
     assert of(found, "holdfast_gates_open") == 2
     assert of(found, "holdfast_gate_oldest_seconds") == 9
     assert of(found, "holdfast_workers_alive") == 0
+
+
+LIMITED: LiteralString = """
+    insert into engine.queue (name, paused, opens_at_ms) values ('intentQ', true, %(now)s + 2500), ('sbxQ', false, %(now)s + 2500),
+                                                                ('controlQ', false, %(now)s - 1);
+    insert into dbos.queues (name, rate_limit_max, rate_limit_period_sec) values ('intentQ', 1, 5), ('controlQ', 1, 5);
+    insert into engine.queue_partition (queue, key, state) values ('intentQ', 'a', 'p'), ('intentQ', 'b', 'g'), ('intentQ', 'c', 'g'),
+                                                                  ('somewhere else', 'd', 'g');
+    insert into engine.worker (id, lease_until_ms, started_at_ms, paused) values ('w', %(now)s, 0, true), ('v', %(now)s, 0, false)
+"""
+
+
+async def test_what_holds_queues_up_is_told_without_the_names_of_partitions(database: str) -> None:
+    async with Engine.connect(database) as engine:
+        for statement in LIMITED.split(";"):
+            await run(engine, statement)
+        found = await scraped(ServiceMetrics(engine))
+    assert {queue: of(found, "holdfast_queue_paused", queue=queue) for queue in ("intentQ", "sbxQ")} == {"intentQ": 1, "sbxQ": 0}
+    opens = {queue: of(found, "holdfast_queue_opens_seconds", queue=queue) for queue in ("intentQ", "sbxQ", "controlQ")}
+    assert opens == {"intentQ": 2.5, "sbxQ": 0, "controlQ": 0}  # a queue whose rate was lifted is open
+    assert of(found, "holdfast_queue_partitions", queue="intentQ", state="capped") == 2
+    assert of(found, "holdfast_queue_partitions", queue="intentQ", state="paused") == 1
+    assert of(found, "holdfast_queue_partitions", queue="sbxQ", state="ready") == 0
+    assert len([name for name, _ in found if name == "holdfast_queue_partitions"]) == 4 * 6
+    assert (of(found, "holdfast_workers_alive"), of(found, "holdfast_workers_paused")) == (2, 1)
+
+
+async def test_a_worker_tells_what_its_checks_of_the_queues_found(database: str) -> None:
+    async with Engine.connect(database) as engine:
+        worker = engine.worker([])
+        worker.findings.stranded, worker.findings.exceeded, worker.findings.leaked = 3, 2, 1
+        found = {sample.name: sample.value for family in WorkerMetrics(worker).collect() for sample in family.samples}
+    assert found == {
+        "holdfast_runs_running": 0,
+        "holdfast_queue_partitions_stranded_total": 3,
+        "holdfast_queue_caps_exceeded_total": 2,
+        "holdfast_queue_places_leaked_total": 1,
+    }
 
 
 async def test_counting_stops_at_a_bound(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

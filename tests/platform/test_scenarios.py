@@ -233,12 +233,6 @@ def test_one_that_was_skipped_fails_nothing_and_proves_nothing(
     assert (tile(settings)["verdict"], tile(settings)["reason"]) == ("NO_GO", "tests/test_it.py::test_skipped: needs a moon")
 
 
-def test_a_scenario_that_lacks_something_fails_and_proves_nothing(play: Play, settings: Settings) -> None:
-    assert play("test_good", proves=("proof-x1-audit",), lacks="nothing does that yet") == 1
-    assert [(one["status"], one["error"]) for one in matrix(settings)] == [("FAIL", "nothing does that yet")]
-    assert (tile(settings)["verdict"], tile(settings)["reason"]) == ("NO_GO", "nothing does that yet")
-
-
 def test_what_a_scenario_does_not_cover_is_said(play: Play, capfd: pytest.CaptureFixture[str]) -> None:
     assert play("test_good", note="not covered: the moon") == 0
     assert "not covered: the moon" in capfd.readouterr().out

@@ -1,5 +1,6 @@
 """Settings are read once, completely, and a wrong one is told in one line."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ def test_every_kind_of_setting_is_read_from_its_variable() -> None:
             "RANDOM_SEED": "-7",
             "SBX_QUEUE_CONCURRENCY": "9",
             "INTENT_QUEUE_PARTITION": "0",
+            "K6_RAMP_UP": "1m30s",
             "TRACE_BASE_URL": "https://traces.example/t/{traceId}?span={spanId}",
         }
     )
@@ -50,6 +52,7 @@ def test_every_kind_of_setting_is_read_from_its_variable() -> None:
     assert settings.sbx_queue.concurrency == 9
     assert settings.sbx_queue.worker_concurrency == Settings().sbx_queue.worker_concurrency
     assert settings.intent_queue.partition is False
+    assert settings.load.ramp_up == timedelta(seconds=90)
     assert settings.trace_base_url == "https://traces.example/t/{traceId}?span={spanId}"
 
 

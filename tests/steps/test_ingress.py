@@ -213,8 +213,7 @@ async def test_without_partitions_the_intent_hash_keeps_starts_apart(engine: Eng
 async def test_a_start_that_the_engine_refuses_leaves_no_run_behind(engine: Engine) -> None:
     wid = (await start(engine)).run.workflow_id
     async with engine.transaction() as conn:
-        await conn.execute("delete from app.runs")
-        await conn.execute("delete from app.intents")
+        await conn.execute("truncate app.intents cascade")
         await conn.execute("update dbos.workflow_status set name = 'Other' where workflow_uuid = %s", (wid,))
     with pytest.raises(ConflictingWorkflow):
         await start(engine)

@@ -282,7 +282,8 @@ def test_one_workflow_is_shown_with_its_steps_and_what_was_done_to_it(conn: psyc
     assert [entry["op"] for entry in shown["audit"]] == ["fork", "resume", "cancel"]
     text = run(workflow, "status", "a")[1]
     assert text.startswith("WORKFLOW  STATUS")
-    assert text.splitlines()[3].split() == ["AT", "OP", "ACTOR", "REASON", "FORK"]
+    assert text.split("\n\n")[1].startswith("NOT AT WORK  SINCE")
+    assert text.split("\n\n")[2].splitlines()[0].split() == ["AT", "OP", "ACTOR", "REASON", "FORK"]
 
 
 @pytest.mark.parametrize("command", ["get", "steps", "cancel", "resume", "fork"])
