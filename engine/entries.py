@@ -518,11 +518,12 @@ def finish(pipe: Pipeline, ends: Sequence[Finish], places: Sequence[Place]) -> N
 NUDGE_FREED: LiteralString = r"""
 insert into engine.nudge (queue, key)
 select b.queue, b.key
-  from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f')) as b (queue, key)
+  from (select split_part(g.place, E'\x1e', 1) as queue, split_part(g.place, E'\x1e', 2) as key
+          from unnest(string_to_array(%s, E'\x1f')) as g (place)) b
  where (select p.state from engine.queue_partition p where p.queue = b.queue and p.key = b.key) = 'g'
 """
 
 
 def nudge_freed(pipe: Pipeline, places: Sequence[Place]) -> None:
     """Tell that these places have been given back."""
-    pipe.add(NUDGE_FREED, (FIELD.join([p[0] for p in places]), FIELD.join([p[1] for p in places])))
+    pipe.add(NUDGE_FREED, (FIELD.join([NULL.join(p) for p in places]),))

@@ -70,7 +70,11 @@ def read_arguments(arguments: list[str], settings: Settings) -> Command:
     queued = queues.add_parser("list", help="by queue, in the order in which it is taken")
     queued.add_argument("-S", "--status", choices=get_args(QueuedState), help="only those in this state")
     add_filters(queued)
-    for name, text in (("get", "one, why it stands still, and what was done to it"), ("status", "the same"), ("steps", "its journal")):
+    for name, text in (
+        ("get", "one, why it stands still, and what was done to it"),
+        ("status", "the same"),
+        ("steps", "its journal"),
+    ):
         add_id(commands.add_parser(name, help=text))
     for name, text in (("cancel", "end it, with its children"), ("resume", "let it go on"), ("fork", "a copy from a record on")):
         acting = commands.add_parser(name, help=text)

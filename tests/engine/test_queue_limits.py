@@ -370,6 +370,7 @@ class Driver:
         moves = {
             self.enqueue: 4, self.claim: 8, self.finish: 5, self.park: 3, self.wake: 3, self.crash: 1, self.give_back: 1,
             self.cancel: 1, self.foreign: 2, self.pause: 1, self.resume: 2, self.declare: 1, self.tune: 1, self.clock: 5, self.tidy: 1,
+            self.delete: 1,
         }  # fmt: skip
         for _ in range(steps):
             await self.look()
@@ -476,6 +477,11 @@ class Driver:
             await self.yard.shop.engine.cancel(*ids)
             self.forget(ids)
 
+    async def delete(self) -> None:
+        if ids := self.some(lambda r: True):
+            await self.yard.shop.engine.delete(*ids)
+            self.forget(ids)
+
     async def foreign(self) -> None:
         ids = self.some(lambda r: r["status"] in ("PENDING", "ENQUEUED", "CANCELLED"))
         await self.yard.shop.run(self.chance.choice([CANCEL, RESUME]), ids)
@@ -558,4 +564,4 @@ class Driver:
 async def test_limits_hold_whatever_is_done(yard: Yard, seed: int) -> None:
     driver = Driver(yard, seed)
     await driver.run(250)
-    assert len(driver.did) == 15
+    assert len(driver.did) == 16
