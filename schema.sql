@@ -906,7 +906,8 @@ begin
                set vtime = n.vtime, state = n.state, check_xid = null, misses = case when n.state = 's' then p.misses + 1 else 0 end,
                    due_at_ms = case n.state when 'e' then now_at + 50
                                             when 'g' then now_at + 50
-                                            when 's' then now_at + least(50 * 2 ^ least(p.misses + 1, 10), 30000)::bigint
+                                            when 's' then now_at + (50 + 100 * random())::int  -- at random: the others must have their turn
+                                                          + (100 * (2 ^ least(greatest(p.misses - 10, 0), 9) - 1))::int
                                             when 't' then engine.starts_open(p.starts, p.starts_upto, now_at / n.bucket_ms) * n.bucket_ms end,
                    since_floor = (p.since_floor + n.got) % 16, floor_class = coalesce(n.class, p.floor_class),
                    starts = case when n.own is null then p.starts

@@ -77,7 +77,7 @@ class Client:
         return wid
 
     def reply(self, wid: str, gate: str, choice: str, key: str = "soak") -> httpx.Response:
-        body = {"payload": {"choice": choice}, "dedupeKey": key, "origin": "webhook-ci"}
+        body = {"payload": {"choice": choice}, "dedupeKey": key, "origin": "webhook"}
         return self.ask("POST", f"/api/runs/{wid}/gates/{gate}/reply", body)
 
     def inbox(self) -> list[tuple[str, str]]:

@@ -5,13 +5,14 @@ them. Every transaction runs under READ COMMITTED: a statement sees what was com
 sees that row (but nothing else) as it is now. A transaction ends in a commit or is broken off. The moves in schema.sql:
 
   somebody writes, checks, commits   enqueues: an INSERT into dbos.workflow_status, then its trigger engine.nudge_enqueued;
-                                     ends, parks, cancels: an UPDATE that takes owner_xid away, then engine.nudge_freed;
+                                     ends, parks, cancels: an UPDATE that takes owner_xid away, then NUDGE_FREED in
+                                     engine/entries.py or the trigger engine.nudge_freed;
                                      wakes, resumes: an UPDATE to ENQUEUED, then engine.nudge_requeued
   claim locks, takes, decides        engine.claim: the partitions "for no key update"; the counts and `visited` to `taken`, with the
                                      UPDATE of the workflows; the UPDATE of engine.queue_partition, with its `exists`
   janitor takes nudges, wakes        engine.look_again: `taken`; `told`, under the lock that "on conflict do update" takes
   janitor looks, marks               engine.look_again: the snapshot of `due`; what its UPDATE writes once the row is locked
-  forget, reconcile                  FORGET_EMPTY and STRANDED in engine/queues.py
+  forget, reconcile                  FORGET_EMPTY; STRANDED and CAPPED in engine/queues.py
 
 Only writers have transaction ids here: those of claims and janitors just put off the last look. Time is left out: what is due may be
 looked at right away or after everything else.

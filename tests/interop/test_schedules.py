@@ -113,6 +113,7 @@ async def test_schedules_are_listed_changed_and_deleted(shop: Workshop, dbos: Db
 
 async def test_a_schedule_is_triggered_and_filled_in_by_a_portable_client(shop: Workshop, dbos: Dbos) -> None:
     await shop.worker(*ALL, version="v1")
+    await shop.until(lambda: shop.value("select 1 from dbos.application_versions"), "the worker is there")
     await create(dbos, "s", "0 3 1 1 *", client=PORTABLE, context="north")
     id = (await dbos.call("trigger_schedule", "s", client=PORTABLE))["workflow_id"]
     assert (await dbos.result(id))[1] == "north"
@@ -125,6 +126,7 @@ async def test_a_schedule_is_triggered_and_filled_in_by_a_portable_client(shop: 
 
 async def test_a_schedule_that_a_pickling_client_triggers_ends_with_a_typed_error(shop: Workshop, dbos: Dbos) -> None:
     await shop.worker(*ALL, version="v1")
+    await shop.until(lambda: shop.value("select 1 from dbos.application_versions"), "the worker is there")
     await create(dbos, "s", "0 3 1 1 *")
     id = (await dbos.call("trigger_schedule", "s"))["workflow_id"]
     with pytest.raises(ForeignError) as failed:
