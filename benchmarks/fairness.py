@@ -1,8 +1,8 @@
 """Who gets served when there is more work than there are slots, with real workers: skewed tenants, many keys, weights, priorities, limits.
 
-Each cell has a database and worker processes of its own, which run workflows of one step that sleeps STEP_MS; so slots are scarce and the
-processor is not. All that is judged is computed afterwards from the rows: a run waits from `created_at` to `started_at_epoch_ms`. What
-contended service and a fair share of it are is told in `shares`; limits under kills are in `fairness_limits`.
+Each cell has a database and worker processes of its own, which run workflows of one step that sleeps about STEP_MS; so slots are scarce
+and the processor is not. All that is judged is computed afterwards from the rows: a run waits from `created_at` to `started_at_epoch_ms`.
+What contended service and a fair share of it are is told in `shares`; limits under kills are in `fairness_limits`.
 """
 
 import asyncio
