@@ -106,12 +106,13 @@ create table dbos.workflow_status (
 ) with (fillfactor = 70);
 
 -- Each index below serves one statement; a status index costs every transition a row version, so there are no others.
+-- Those of queues keep an entry a row: equal keys that share one entry can't be cleaned by who reads past them until all are dead.
 create index workflow_status_queued on dbos.workflow_status (queue_name, coalesce(queue_partition_key, ''), priority, created_at)
-    where status = 'ENQUEUED';
+    with (deduplicate_items = off) where status = 'ENQUEUED';
 create index workflow_status_begun on dbos.workflow_status (queue_name, priority, created_at)  -- they go on, past a rate limit
     where status = 'ENQUEUED' and started_at_epoch_ms is not null;
 create index workflow_status_held on dbos.workflow_status (queue_name, coalesce(queue_partition_key, ''))
-    where held and owner_xid is not null;
+    with (deduplicate_items = off) where held and owner_xid is not null;
 create index workflow_status_owned on dbos.workflow_status (executor_id) where status = 'PENDING';  -- also counts those that wait
 create index workflow_status_timers on dbos.workflow_status (wake_at_ms) where wake_at_ms is not null;
 create index workflow_status_delayed on dbos.workflow_status (delay_until_epoch_ms) where status = 'DELAYED';
@@ -434,7 +435,7 @@ create table engine.queue_partition (
     key            text not null,  -- '' of workflows without a partition key
     state          text not null default 'r' check (state in ('r', 'e', 'g', 't', 's', 'p')),
     vtime          bigint not null default 0,
-    tie            int not null default (random() * 2147483647)::int,  -- between equals, so that no name is preferred
+    tie            bigint not null default 0,  -- between equals: when it became runnable, in microseconds or so
     due_at_ms      bigint,         -- look at it again then
     check_xid      xid8,           -- e, g: whoever may have missed the verdict has a smaller transaction id
     misses         int not null default 0,  -- s: visits in vain
@@ -473,9 +474,10 @@ begin
                                  where p.queue = n.queue_name and p.key = coalesce(n.queue_partition_key, '')), 'e') in ('e', 's')) then
         insert into engine.nudge (queue, key)
         select f.queue_name, f.key
-          from (select distinct n.queue_name, coalesce(n.queue_partition_key, '') as key from fresh n
-                 where n.status = 'ENQUEUED' and n.queue_name is not null) f
-         where coalesce((select p.state from engine.queue_partition p where p.queue = f.queue_name and p.key = f.key), 'e') in ('e', 's');
+          from (select n.queue_name, coalesce(n.queue_partition_key, '') as key, min(n.created_at) as since from fresh n
+                 where n.status = 'ENQUEUED' and n.queue_name is not null group by 1, 2) f
+         where coalesce((select p.state from engine.queue_partition p where p.queue = f.queue_name and p.key = f.key), 'e') in ('e', 's')
+         order by f.since, f.key;
     end if;
     return null;
 end
@@ -568,12 +570,14 @@ begin
     if exists (select from engine.nudge) then
         with taken as (
             delete from engine.nudge n where n.id in (select x.id from engine.nudge x order by x.id limit 1000 for update skip locked)
-            returning n.queue, n.key),
+            returning n.id, n.queue, n.key),
         told as (
-            insert into engine.queue_partition as p (queue, key, vtime)
-            select t.queue, t.key, engine.entry_vtime(t.queue) from (select distinct queue, key from taken) t order by t.queue, t.key
+            insert into engine.queue_partition as p (queue, key, vtime, tie)
+            select t.queue, t.key, engine.entry_vtime(t.queue), t.tie
+              from (select n.queue, n.key, now_at * 1000 + row_number() over (order by min(n.id)) as tie from taken n group by 1, 2) t
+             order by t.queue, t.key
                 on conflict (queue, key) do update
-               set state = 'r', due_at_ms = null, check_xid = null, misses = 0, vtime = greatest(p.vtime, excluded.vtime)
+               set state = 'r', due_at_ms = null, check_xid = null, misses = 0, vtime = greatest(p.vtime, excluded.vtime), tie = excluded.tie
              where p.state not in ('r', 'p')
             returning 1)
         select count(*) into looked from told;
@@ -591,6 +595,7 @@ begin
         update engine.queue_partition p
            set state = case when d.stays then p.state else 'r' end,
                vtime = case when d.stays then p.vtime else greatest(p.vtime, engine.entry_vtime(p.queue)) end,
+               tie = case when d.stays then p.tie else now_at * 1000 end,
                due_at_ms = case when d.stays and (d.check_xid is null or pg_snapshot_xmin(pg_current_snapshot()) < d.check_xid)
                                 then now_at + 100 end,
                check_xid = case when d.stays then coalesce(d.check_xid, pg_snapshot_xmax(pg_current_snapshot())) end
@@ -699,22 +704,32 @@ declare
     wanted int;    -- of that, what the queue's limits allow now
     opens int;     -- how many may start under the queue's rate; null: any
     capped boolean;
-    rows tid[];    -- locked in this transaction, so they stay where they are
+    -- locked in this transaction, so they stay where they are
+    rows tid[];
+    spots tid[];   -- partitions
+    -- by partition: its key, how many to take, what its own rate allowed, what its cap left before, of a less urgent class, the last one
     keys text[];
-    -- by partition: asked for, got, of those that start, what its own rate allowed, what its cap left before, the class of the floor
     wants int[];
-    gots int[];
-    starteds int[];
     owns int[];
     places int[];
+    floors int[];
+    floor_classes int[];
+    -- by row: its partition, whether it starts, the class of one that the floor gave
+    ns bigint[];
+    news boolean[];
     classes int[];
 begin
     perform from engine.worker w where w.id = me and not w.dead and not w.paused for key share;
     if not found then
         return;
     end if;
+    -- A claim may be lost with a crash of the server: whatever its worker writes later is behind it in the log, or is refused by its token.
+    perform set_config('synchronous_commit', 'off', true);
     perform engine.share_limits();
-    holding := engine.look_again() > 0;
+    holding := false;
+    if exists (select from engine.nudge) or exists (select from engine.queue_partition p where p.due_at_ms <= engine.now_ms()) then
+        holding := engine.look_again() > 0;
+    end if;
     for q in
         select n.name, n.room, d.concurrency, d.partition_concurrency, d.rate_limit_max, d.partition_rate_limit_max,
                engine.bucket_ms(d.rate_limit_period_sec) as bucket_ms, d.partition_rate_limit_period_sec as partition_period_s,
@@ -730,7 +745,10 @@ begin
         room := q.room;
         for pass in 1 .. 64 loop
             rows := null;
-            keys := null;
+            spots := null;
+            ns := null;
+            news := null;
+            classes := null;
             opens := null;
             wanted := room;
             capped := q.concurrency is not null or q.partition_concurrency is not null;
@@ -750,8 +768,8 @@ begin
 
             if opens = 0 then
                 -- Those that have started go on. They are few, and found by themselves.
-                select array_agg(h.key) into keys
-                  from (select p.key from engine.queue_partition p
+                select array_agg(h.ctid) into spots
+                  from (select p.ctid from engine.queue_partition p
                          where p.queue = q.name and p.state = 'r'
                            and p.key in (select coalesce(b.queue_partition_key, '')
                                            from (select w.queue_partition_key from dbos.workflow_status w
@@ -772,20 +790,19 @@ begin
                                    and (w.application_version is null or w.application_version = my_version)
                                  order by w.priority, w.created_at limit wanted
                                    for no key update skip locked) h;
-                        keys := null;
                         exit when rows is null;
                     end if;
                 end if;
                 if rows is null then
-                    select array_agg(h.key) into keys
-                      from (select p.key from engine.queue_partition p
+                    select array_agg(h.ctid) into spots
+                      from (select p.ctid from engine.queue_partition p
                              where p.queue = q.name and p.state = 'r' order by p.vtime, p.tie limit 8
                                for no key update skip locked) h;
-                    if keys is null and not holding then
+                    if spots is null and not holding then
                         -- Who waits for a partition holds none. It is one only, found by its key: else one that is no longer runnable after
                         -- the wait would stay locked beside the next.
-                        select array[h.key] into keys
-                          from (select p.key from engine.queue_partition p
+                        select array[h.ctid] into spots
+                          from (select p.ctid from engine.queue_partition p
                                  where p.queue = q.name and p.state = 'r'
                                    and p.key = (select r.key from engine.queue_partition r
                                                  where r.queue = q.name and r.state = 'r' order by r.vtime, r.tie limit 1)
@@ -793,12 +810,12 @@ begin
                     end if;
                 end if;
             end if;
-            exit when keys is null and rows is null;
+            exit when spots is null and rows is null;
             holding := true;
 
-            if keys is not null then
+            if spots is not null then
                 with visited as materialized (
-                    select p.key, p.vtime, p.tie, (1000000 / p.weight)::bigint as stride, p.since_floor, p.floor_class,
+                    select p.ctid as spot, p.key, p.vtime, p.tie, (1000000 / p.weight)::bigint as stride, p.since_floor, p.floor_class,
                            p.concurrency is not null as has_cap,
                            ceil(2 * wanted * p.weight / sum(p.weight) over ())::int + 1 as most,
                            case when coalesce(p.concurrency, q.partition_concurrency) is not null
@@ -811,21 +828,23 @@ begin
                                     p.starts, p.starts_upto,
                                     engine.now_ms() / engine.bucket_ms(coalesce(p.rate_limit_period_sec, q.partition_period_s)),
                                     coalesce(p.rate_limit_max, q.partition_rate_limit_max)) end as own
-                      from unnest(keys) k (key)
-                     cross join lateral (select * from engine.queue_partition x where x.queue = q.name and x.key = k.key offset 0) p),
-                parts as materialized (
-                    select v.*, coalesce(t.want, 0) as want, (v.since_floor + t.want) / 16 as lesser,
-                           v.own is distinct from 0 and opens is distinct from 0 as may_start
-                      from visited v
-                      left join (
-                        select t.key, count(*)::int as want
-                          from (select x.key
-                                  from visited x cross join lateral generate_series(0, least(x.most, x.place, nullif(x.own, 0)) - 1) n
-                                 order by x.vtime + x.stride * n, x.tie limit wanted) t
-                         group by t.key) t on t.key = v.key),
-                lesser as materialized (
-                    select v.key, t.ctid, t.is_fresh, t.priority
-                      from parts v
+                      from engine.queue_partition p where p.ctid = any (spots))
+                select array_agg(v.spot), array_agg(v.key), array_agg(coalesce(t.want, 0)), array_agg(v.own), array_agg(v.place),
+                       array_agg(case when v.own is distinct from 0 then (v.since_floor + t.want) / 16 end), array_agg(v.floor_class),
+                       capped or bool_or(v.has_cap)
+                  into spots, keys, wants, owns, places, floors, floor_classes, capped
+                  from visited v
+                  left join (
+                    select t.key, count(*)::int as want
+                      from (select x.key
+                              from visited x cross join lateral generate_series(0, least(x.most, x.place, nullif(x.own, 0)) - 1) n
+                             order by x.vtime + x.stride * n, x.tie limit wanted) t
+                     group by t.key) t on t.key = v.key;
+
+                if opens is distinct from 0 and 0 < any (floors) then
+                    select array_agg(v.n), array_agg(t.ctid), array_agg(t.is_fresh), array_agg(t.priority)
+                      into ns, rows, news, classes
+                      from unnest(keys, floors, floor_classes) with ordinality as v (key, floor, floor_class, n)
                      cross join lateral (
                         select w.priority as head from dbos.workflow_status w
                          where w.status = 'ENQUEUED' and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key
@@ -847,41 +866,36 @@ begin
                          where w.status = 'ENQUEUED' and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key
                            and w.priority = c.priority and w.name = any (workflows)
                            and (w.application_version is null or w.application_version = my_version)
-                         order by w.priority, w.created_at limit v.lesser
+                         order by w.priority, w.created_at limit v.floor
                            for no key update of w skip locked) t
-                     where v.lesser > 0 and v.may_start),
-                taken as materialized (
-                    select v.key, t.ctid, t.is_fresh, null::int as class
-                      from parts v
+                     where v.floor > 0;
+                end if;
+
+                if opens is distinct from 0 then
+                    select ns || array_agg(v.n), rows || array_agg(t.ctid), news || array_agg(t.is_fresh) into ns, rows, news
+                      from unnest(keys, wants, owns) with ordinality as v (key, want, own, n)
                      cross join lateral (
                         select w.ctid, w.started_at_epoch_ms is null as is_fresh from dbos.workflow_status w
-                         where v.want > 0 and v.may_start and w.status = 'ENQUEUED' and w.queue_name = q.name
-                           and coalesce(w.queue_partition_key, '') = v.key and w.name = any (workflows)
-                           and (w.application_version is null or w.application_version = my_version)
-                           and w.ctid <> all (array(select l.ctid from lesser l))
+                         where w.status = 'ENQUEUED' and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key
+                           and w.name = any (workflows) and (w.application_version is null or w.application_version = my_version)
+                           and w.ctid <> all (coalesce(rows, '{}'))
                          order by w.priority, w.created_at
-                         limit v.want - (select count(*) from lesser l where l.key = v.key)
-                           for no key update of w skip locked) t
-                    union all
-                    select l.key, l.ctid, l.is_fresh, l.priority from lesser l
-                    union all
-                    select v.key, t.ctid, false, null
-                      from parts v
+                         limit case when v.own is distinct from 0 then v.want - coalesce(cardinality(array_positions(ns, v.n)), 0) else 0 end
+                           for no key update of w skip locked) t;
+                end if;
+
+                if opens = 0 or 0 = any (owns) then
+                    select ns || array_agg(v.n), rows || array_agg(t.ctid), news || array_agg(false) into ns, rows, news
+                      from unnest(keys, wants, owns) with ordinality as v (key, want, own, n)
                      cross join lateral (
                         select w.ctid from dbos.workflow_status w
-                         where v.want > 0 and not v.may_start and w.status = 'ENQUEUED' and w.started_at_epoch_ms is not null
+                         where w.status = 'ENQUEUED' and w.started_at_epoch_ms is not null
                            and w.queue_name = q.name and coalesce(w.queue_partition_key, '') = v.key and w.name = any (workflows)
                            and (w.application_version is null or w.application_version = my_version)
                          order by w.priority, w.created_at limit v.want
-                           for no key update of w skip locked) t),
-                tally as (
-                    select t.key, count(*) as got, count(*) filter (where t.is_fresh) as started, max(t.class) as class
-                      from taken t group by t.key)
-                select array_agg(v.key), array_agg(v.want), array_agg(coalesce(t.got, 0)), array_agg(coalesce(t.started, 0)),
-                       array_agg(v.own), array_agg(v.place), array_agg(t.class), capped or bool_or(v.has_cap),
-                       (select array_agg(t.ctid) from taken t)
-                  into keys, wants, gots, starteds, owns, places, classes, capped, rows
-                  from parts v left join tally t on t.key = v.key;
+                           for no key update of w skip locked) t
+                     where opens = 0 or v.own = 0;
+                end if;
             end if;
 
             now_at := engine.now_ms();
@@ -900,39 +914,43 @@ begin
                           now_at;
                 room := room - cardinality(rows);
             end if;
-            exit when keys is null;
+            exit when spots is null;
 
             update engine.queue_partition p
-               set vtime = n.vtime, state = n.state, check_xid = null, misses = case when n.state = 's' then p.misses + 1 else 0 end,
+               set vtime = p.vtime + n.got * (1000000 / p.weight)::bigint, state = n.state, check_xid = null,
+                   misses = case when n.state = 's' then p.misses + 1 else 0 end,
                    due_at_ms = case n.state when 'e' then now_at + 50
                                             when 'g' then now_at + 50
                                             when 's' then now_at + (50 + 100 * random())::int  -- at random: the others must have their turn
                                                           + (100 * (2 ^ least(greatest(p.misses - 10, 0), 9) - 1))::int
-                                            when 't' then engine.starts_open(p.starts, p.starts_upto, now_at / n.bucket_ms) * n.bucket_ms end,
+                                            when 't' then engine.starts_open(p.starts, p.starts_upto, now_at / engine.bucket_ms(
+                                                              coalesce(p.rate_limit_period_sec, q.partition_period_s)))
+                                                          * engine.bucket_ms(coalesce(p.rate_limit_period_sec, q.partition_period_s)) end,
                    since_floor = (p.since_floor + n.got) % 16, floor_class = coalesce(n.class, p.floor_class),
                    starts = case when n.own is null then p.starts
-                                 else engine.starts_after(p.starts, p.starts_upto, now_at / n.bucket_ms, n.started) end,
+                                 else engine.starts_after(p.starts, p.starts_upto, now_at / engine.bucket_ms(
+                                          coalesce(p.rate_limit_period_sec, q.partition_period_s)), n.started) end,
                    starts_upto = case when n.own is null then p.starts_upto
-                                      else engine.starts_newest(p.starts_upto, now_at / n.bucket_ms) end
-              from (select o.place, v.got, v.started, v.own, v.class, o.vtime + v.got * (1000000 / o.weight)::bigint as vtime,
-                           engine.bucket_ms(coalesce(o.rate_limit_period_sec, q.partition_period_s)) as bucket_ms,
-                           case when v.cap_left <= v.got then 'g'
-                                when v.got >= v.want or opens = 0 then 'r'
+                                      else engine.starts_newest(p.starts_upto, now_at / engine.bucket_ms(
+                                               coalesce(p.rate_limit_period_sec, q.partition_period_s))) end
+              from (select v.spot, v.own, coalesce(t.got, 0) as got, coalesce(t.started, 0) as started, t.class,
+                           case when v.cap_left <= coalesce(t.got, 0) then 'g'
+                                when coalesce(t.got, 0) >= v.want or opens = 0 then 'r'
                                 when v.own = 0 then 't'
                                 when engine.has_queued(q.name, v.key) then 's'
                                 else 'e' end as state
-                      from unnest(keys, wants, gots, starteds, owns, places, classes) as v (key, want, got, started, own, cap_left, class)
-                     cross join lateral (
-                        select x.weight, x.vtime, x.rate_limit_period_sec, x.ctid as place from engine.queue_partition x
-                         where x.queue = q.name and x.key = v.key offset 0) o) n
-             where p.ctid = n.place;
+                      from unnest(spots, keys, wants, owns, places) with ordinality as v (spot, key, want, own, cap_left, n)
+                      left join (
+                        select x.n, count(*)::int as got, count(*) filter (where x.is_new)::int as started, max(x.class) as class
+                          from unnest(ns, news, classes) as x (n, is_new, class) group by x.n) t on t.n = v.n offset 0) n
+             where p.ctid = n.spot;
             if opens is not null then
                 update engine.queue e
                    set starts = n.starts, starts_upto = n.upto,
                        opens_at_ms = case when engine.starts_left(n.starts, n.upto, n.bucket, q.rate_limit_max) = 0
                                           then engine.starts_open(n.starts, n.upto, n.bucket) * q.bucket_ms end
                   from (select engine.starts_after(ring.starts, ring.starts_upto, now_at / q.bucket_ms,
-                                                   (select sum(s) from unnest(starteds) s)::int) as starts,
+                                                   coalesce(cardinality(array_positions(news, true)), 0)) as starts,
                                engine.starts_newest(ring.starts_upto, now_at / q.bucket_ms) as upto, now_at / q.bucket_ms as bucket) n
                  where e.name = q.name;
             end if;
@@ -990,7 +1008,8 @@ create table app.intents (
     recipe_id    text,
     recipe_v     text,
     recipe_hash  text,
-    json         jsonb
+    json         jsonb,
+    form         jsonb  -- as it was given; null for an intent that was posted on its own
 );
 create unique index intents_intent_hash_uq on app.intents (intent_hash) where intent_hash is not null;
 
@@ -1022,7 +1041,8 @@ create table app.runs (
     recipe_id            text,
     recipe_v             text,
     recipe_hash          text,
-    budget               jsonb
+    budget               jsonb,
+    purpose              text not null default 'run' check (purpose in ('run', 'fixture', 'improvement'))  -- fixture: a recipe tries itself out
 );
 create index runs_intent_hash_idx on app.runs (intent_hash);
 create index runs_by_intent on app.runs (intent_id);
@@ -1077,14 +1097,17 @@ create table app.recipes (
     unique (name, version)
 );
 
--- A recipe's immutable half: one row a version, draft -> candidate -> stable. Written by import (draft) and promotion (status only).
+-- A recipe's immutable half: one row a version, draft -> candidate -> stable. Written by import (draft) and promotion (status, and
+-- who made it a candidate and why).
 create table app.recipe_versions (
-    id          text not null,
-    v           text not null,
-    hash        text not null,
-    status      text not null check (status in ('draft', 'candidate', 'stable')),
-    json        jsonb not null,
-    created_at  timestamptz not null default now(),
+    id                text not null,
+    v                 text not null,
+    hash              text not null,
+    status            text not null check (status in ('draft', 'candidate', 'stable')),
+    json              jsonb not null,
+    created_at        timestamptz not null default now(),
+    candidate_actor   text,
+    candidate_reason  text,
     primary key (id, v),
     unique (id, hash)
 );
@@ -1096,12 +1119,60 @@ create table app.recipe_fixtures (
     fixture_id  text not null,
     json        jsonb not null,
     created_at  timestamptz not null default now(),
-    primary key (recipe_id, v, fixture_id)
+    primary key (recipe_id, v, fixture_id),
+    foreign key (recipe_id, v) references app.recipe_versions (id, v) on delete cascade
 );
+
+-- Each try to make a version stable, who asked for it and what came of it. Written by promotion; the end also by follow_promotion. It
+-- stays as evidence when the runs of its fixtures are deleted.
+--   under_way  its workflow runs the fixtures  -> promoted, refused; one a version at a time
+create table app.promotions (
+    recipe_id    text not null,
+    v            text not null,
+    attempt      int not null check (attempt > 0),
+    workflow_id  text not null unique,
+    actor        text not null check (actor <> ''),
+    reason       text not null check (reason <> ''),
+    status       text not null default 'under_way' check (status in ('under_way', 'promoted', 'refused')),
+    outcome      jsonb,
+    created_at   timestamptz not null default now(),
+    ended_at     timestamptz,
+    primary key (recipe_id, v, attempt),
+    check ((status = 'under_way') = (ended_at is null))
+);
+create unique index promotions_under_way on app.promotions (recipe_id, v) where status = 'under_way';
+
+-- Each turn of the flywheel: a run of a recipe failed, and its improvement, a workflow and a run of its own, makes a new version. Written by
+-- whoever asks for it and by the improvement; the end only by follow_improvement. The rows stay as evidence when the runs are deleted.
+--   under_way  looks for the cause, drafts a version, asks, proves it -> published, rejected, failed, canceled; one a version at a time
+create table app.improvements (
+    workflow_id           text primary key,
+    failed_workflow_id    text not null,
+    recipe_id             text not null,
+    from_v                text not null,
+    to_v                  text,
+    actor                 text not null check (actor <> ''),
+    reason                text not null check (reason <> ''),
+    status                text not null default 'under_way'
+                          check (status in ('under_way', 'published', 'rejected', 'failed', 'canceled')),
+    failure               text,
+    postmortem            text,
+    promotion_workflow_id text,
+    rerun_workflow_id     text,
+    error                 text,
+    created_at            timestamptz not null default now(),
+    ended_at              timestamptz,
+    check ((status = 'under_way') = (ended_at is null))
+);
+create unique index improvements_under_way on app.improvements (recipe_id, from_v) where status = 'under_way';
+create index improvements_by_version on app.improvements (recipe_id, from_v);
+create index improvements_by_new_version on app.improvements (recipe_id, to_v) where to_v is not null;
+create index improvements_by_failure on app.improvements (failed_workflow_id);
+create index improvements_by_rerun on app.improvements (rerun_workflow_id) where rerun_workflow_id is not null;
 
 -- Verdicts of a recipe's checks over a run's artifacts. Written by evaluation; a second evaluation must find the same.
 create table app.eval_results (
-    run_id      text not null,
+    run_id      text not null references app.runs (id) on delete cascade,
     check_id    text not null,
     pass        boolean not null,
     reason      text not null,
@@ -1248,11 +1319,51 @@ begin
     raise exception 'app.% is append-only: % refused', tg_table_name, lower(tg_op) using errcode = 'restrict_violation';
 end
 $$;
-create trigger recipe_versions_stable_is_final before update or delete on app.recipe_versions
-    for each row when (old.status = 'stable') execute function app.refuse_change();
-create trigger recipe_versions_content_is_final before update of id, v, hash, json on app.recipe_versions
-    for each row when (row (old.id, old.v, old.hash, old.json) is distinct from row (new.id, new.v, new.hash, new.json))
-    execute function app.refuse_change();
+-- A version comes in as a draft and goes up one status at a time; what it says never changes. Only a draft can be taken out again.
+create function app.keep_version() returns trigger
+    language plpgsql
+    as $$
+begin
+    if tg_op = 'INSERT' and new.status = 'draft' then
+        return new;
+    elsif tg_op = 'DELETE' and old.status = 'draft' then
+        return old;
+    elsif tg_op = 'UPDATE' and row (old.id, old.v, old.hash, old.json) is not distinct from row (new.id, new.v, new.hash, new.json) then
+        if (old.status, new.status) = ('draft', 'candidate') then
+            return new;
+        elsif row (old.candidate_actor, old.candidate_reason) is not distinct from row (new.candidate_actor, new.candidate_reason)
+              and (old.status, new.status) in (('candidate', 'stable'), ('draft', 'draft'), ('candidate', 'candidate')) then
+            return new;
+        end if;
+    end if;
+    raise exception 'app.recipe_versions is append-only: % of a % refused', lower(tg_op),
+        case tg_op when 'INSERT' then new.status else old.status end using errcode = 'restrict_violation';
+end
+$$;
+create trigger recipe_versions_append_only before insert or update or delete on app.recipe_versions
+    for each row execute function app.keep_version();
+create trigger recipe_versions_no_truncate before truncate on app.recipe_versions execute function app.refuse_change();
+
+-- A fixture's row repeats what its version says. It is written while that is a draft, and goes with it.
+create function app.keep_fixture() returns trigger
+    language plpgsql
+    as $$
+begin
+    if tg_op = 'INSERT' and exists (
+        select from app.recipe_versions r, jsonb_array_elements(r.json -> 'fixtures') fixture
+         where r.id = new.recipe_id and r.v = new.v and r.status = 'draft'
+           and fixture = new.json and fixture ->> 'id' = new.fixture_id) then
+        return new;
+    elsif tg_op = 'DELETE' and not exists (
+        select from app.recipe_versions r where r.id = old.recipe_id and r.v = old.v) then
+        return old;
+    end if;
+    raise exception 'app.recipe_fixtures says what its version says: % refused', lower(tg_op) using errcode = 'restrict_violation';
+end
+$$;
+create trigger recipe_fixtures_append_only before insert or update or delete on app.recipe_fixtures
+    for each row execute function app.keep_fixture();
+create trigger recipe_fixtures_no_truncate before truncate on app.recipe_fixtures execute function app.refuse_change();
 
 -- What people answered and operators did stays for as long as the run that it was about, and goes with it. The run's row is then gone
 -- already, because its end cascades; nobody can bring that about for a single row.
@@ -1270,6 +1381,9 @@ create trigger human_interactions_append_only before update or delete on app.hum
     for each row execute function app.keep_with_run();
 create trigger artifacts_ops_append_only before update or delete on app.artifacts
     for each row when (old.step_id = 'OPS') execute function app.keep_with_run();
+create trigger eval_results_append_only before update or delete on app.eval_results
+    for each row execute function app.keep_with_run();
+create trigger eval_results_no_truncate before truncate on app.eval_results execute function app.refuse_change();
 
 -- A run's row goes last: when its workflow is gone, no question of it is open, and it has been over for a day. However short the time
 -- is for which an installation keeps its runs, it is never shorter.
@@ -1317,53 +1431,117 @@ exception when others then
 end
 $$;
 
+-- Its name; null likewise.
+create function app.error_name(recorded text) returns text
+    language plpgsql immutable set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    return recorded::jsonb ->> 'name';
+exception when others then
+    return null;
+end
+$$;
+
 -- Carries the engine's verdict on a run's workflow into app.runs, in the commit that gives it. A status that the run has already
 -- written for itself stands. ENQUEUED counts only as a way out of a final state: parked runs wake through it all the time. A run that is
 -- resumed at an open gate takes answers at once, since its workflow only goes back there and says nothing anew; likewise one that had
--- begun is running. Runs as its owner, because a client that may write dbos need not have any right on app.
-create function app.follow_engine() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp
+-- begun is running.
+create function app.follow_run(wf dbos.workflow_status) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp
     as $$
 begin
-    if new.status <> 'SUCCESS' then
+    if wf.status <> 'SUCCESS' then
         update app.human_gates g
-           set dropped_at = case when new.status <> 'ENQUEUED' then now() end
-         where g.run_id = (select r.id from app.runs r where r.workflow_id = new.workflow_uuid) and g.resolved_at is null;
+           set dropped_at = case when wf.status <> 'ENQUEUED' then now() end
+         where g.run_id = (select r.id from app.runs r where r.workflow_id = wf.workflow_uuid) and g.resolved_at is null;
     end if;
-    if new.status = 'ENQUEUED' then
+    if wf.status = 'ENQUEUED' then
         update app.runs
            set status = 'queued', next_action = null, error = null, updated_at = now()
-         where workflow_id = new.workflow_uuid and status in ('succeeded', 'failed', 'canceled', 'retries_exceeded');
+         where workflow_id = wf.workflow_uuid and status in ('succeeded', 'failed', 'canceled', 'retries_exceeded');
         update app.runs r
            set status = 'waiting_input',
                next_action = case when exists (select from app.human_gates g where g.run_id = r.id and g.resolved_at is null
                                                   and g.gate_key not like 'ask-user-%') then 'APPROVE_PLAN' end
-         where r.workflow_id = new.workflow_uuid and r.status = 'queued'
+         where r.workflow_id = wf.workflow_uuid and r.status = 'queued'
            and exists (select from app.human_gates g where g.run_id = r.id and g.resolved_at is null);
         update app.runs r
            set status = 'running'
-         where r.workflow_id = new.workflow_uuid and r.status = 'queued'
+         where r.workflow_id = wf.workflow_uuid and r.status = 'queued'
            and exists (select from dbos.streams t where t.workflow_uuid = r.workflow_id and t.key = 'status');
-        return null;
+        return;
     end if;
     update app.runs
-       set status = case new.status when 'SUCCESS' then 'succeeded' when 'CANCELLED' then 'canceled' else 'retries_exceeded' end,
-           next_action = case new.status when 'SUCCESS' then null when 'CANCELLED' then 'NONE' else 'REPAIR' end,
-           error = case when new.status in ('SUCCESS', 'CANCELLED') then error
-                        else coalesce(error, app.error_message(new.error), new.status) end,
+       set status = case wf.status when 'SUCCESS' then 'succeeded' when 'CANCELLED' then 'canceled' else 'retries_exceeded' end,
+           next_action = case wf.status when 'SUCCESS' then null when 'CANCELLED' then 'NONE' else 'REPAIR' end,
+           error = case when wf.status in ('SUCCESS', 'CANCELLED') then error
+                        else coalesce(error, app.error_message(wf.error), wf.status) end,
            updated_at = now()
-     where workflow_id = new.workflow_uuid and status not in ('succeeded', 'failed', 'canceled', 'retries_exceeded');
-    return null;
+     where workflow_id = wf.workflow_uuid and status not in ('succeeded', 'failed', 'canceled', 'retries_exceeded');
 end
 $$;
-create trigger workflow_status_follow_engine after update of status on dbos.workflow_status
-    for each row
-    when (new.class_name = 'IntentWorkflow'
-          and old.status is distinct from new.status
-          and (new.status in ('SUCCESS', 'ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')
-               or (new.status = 'ENQUEUED'
-                   and old.status in ('SUCCESS', 'ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED'))))
-    execute function app.follow_engine();
+
+-- A promotion whose workflow ends without a word (cancelled, failed, given up) is refused, in the commit of that end, so that another one
+-- can begin. Resuming the workflow does not reopen it.
+create function app.follow_promotion(wf dbos.workflow_status) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    update app.promotions
+       set status = 'refused', ended_at = now(),
+           outcome = jsonb_build_object('fixtures', '[]'::jsonb, 'reason', 'the promotion ' ||
+               case wf.status when 'CANCELLED' then 'was cancelled'
+                               when 'ERROR' then 'failed: ' || coalesce(app.error_message(wf.error), 'no reason is recorded')
+                               else 'was given up after too many crashes' end || '; promote again')
+     where workflow_id = wf.workflow_uuid and status = 'under_way';
+end
+$$;
+
+-- Carries the end of an improvement's workflow into its row, in the commit of that end, so that another one can begin. A resumed one is
+-- under way again, unless another one of its version is.
+create function app.follow_improvement(wf dbos.workflow_status) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    if wf.status = 'ENQUEUED' then
+        update app.improvements i
+           set status = 'under_way', ended_at = null, error = null
+         where i.workflow_id = wf.workflow_uuid and i.status <> 'under_way'
+           and not exists (select from app.improvements o
+                            where o.recipe_id = i.recipe_id and o.from_v = i.from_v and o.status = 'under_way');
+        return;
+    end if;
+    update app.improvements
+       set status = case when wf.status = 'SUCCESS' then 'published' when wf.status = 'CANCELLED' then 'canceled'
+                         when app.error_name(wf.error) = 'ImprovementRejected' then 'rejected' else 'failed' end,
+           error = case when wf.status in ('SUCCESS', 'CANCELLED') then error
+                        else coalesce(app.error_message(wf.error), wf.status) end,
+           ended_at = now()
+     where workflow_id = wf.workflow_uuid and status = 'under_way';
+end
+$$;
+
+-- A recipe that is tagged auto-improve asks for its improvement itself when a run of it fails: once a version, and not for a version that
+-- an improvement has made, so that no failure keeps the wheel turning; from there on people ask.
+create function app.improve_failed(wf dbos.workflow_status) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp
+    as $$
+declare
+    asked text := 'improve:' || wf.workflow_uuid || ':auto';
+begin
+    if exists (select from app.runs r
+                 join app.intents i on i.id = r.intent_id and i.form is not null
+                 join app.recipe_versions v on v.id = r.recipe_id and v.v = r.recipe_v and v.hash = r.recipe_hash
+                where r.workflow_id = wf.workflow_uuid and r.purpose = 'run' and v.json -> 'tags' ? 'auto-improve'
+                  and not exists (select from app.improvements o
+                                   where o.recipe_id = r.recipe_id and (o.from_v = r.recipe_v or o.to_v = r.recipe_v))) then
+        perform dbos.enqueue_workflow('ImproveRecipe', 'controlQ', array[json_build_object(
+                    'id', asked, 'failed_workflow_id', wf.workflow_uuid, 'actor', 'recipe',
+                    'reason', 'the recipe is tagged auto-improve', 'version', null)],
+                    class_name => 'RecipeWorkflow', workflow_id => asked, queue_partition_key => wf.queue_partition_key);
+    end if;
+end
+$$;
 
 -- Operators' views over the engine's tables. Where they say `or`, each side is read by a partial index of its own.
 
@@ -1406,6 +1584,15 @@ create view app.v_ops_queue_priority as
      where (s.status = 'ENQUEUED' or s.status = 'PENDING') and s.queue_name is not null
      group by s.queue_name, s.priority, s.status;
 
+-- The flywheel, one row a turn: what failed, who asked, which version came of it, and how the same form fared under it.
+create view app.v_recipe_flywheel as
+    select i.recipe_id, i.from_v, i.to_v, v.hash as to_hash, v.status as to_status, i.failed_workflow_id, i.failure,
+           i.workflow_id as improvement_workflow_id, i.status, i.error, i.actor, i.reason, i.postmortem, i.promotion_workflow_id,
+           i.rerun_workflow_id, r.status as rerun_status, i.created_at, i.ended_at
+      from app.improvements i
+      left join app.recipe_versions v on v.id = i.recipe_id and v.v = i.to_v
+      left join app.runs r on r.workflow_id = i.rerun_workflow_id;
+
 -- What a fresh database holds: a sentinel in the crash demonstration's tables, and the three recipes that a start by name uses.
 insert into app.workflow_runs (workflow_id, step1_done, step2_done, completed) values ('seed_sentinel', true, true, true)
     on conflict do nothing;
@@ -1419,13 +1606,13 @@ on conflict do nothing;
 
 -- Their dates lie before any other version's, so that "the newest active recipe" is never one of them.
 insert into app.recipe_versions (id, v, hash, status, json, created_at) values
-  ('rcp_compile_default_v1', '1', '14b1e60d448682b7f09269b3d66f4ebe8f04f18784b6396daa79625737b5296e', 'stable',
+  ('rcp_compile_default_v1', '1', '14b1e60d448682b7f09269b3d66f4ebe8f04f18784b6396daa79625737b5296e', 'draft',
    '{"eval":[{"glob":"**/*","id":"ev1","kind":"file_exists"}],"fixtures":[{"formData":{},"id":"fx1"}],"formSchema":{},"id":"rcp_compile_default_v1","intentTmpl":{"constraints":{"stepLibrary":["Legacy"]},"goal":"Legacy execution: compile-default","inputs":{}},"limits":{"maxFanout":10,"maxSbxMin":15,"maxSteps":32,"maxTokens":1024},"name":"compile-default","prompts":{"compile":"compile","postmortem":"postmortem"},"queue":"intentQ","tags":["legacy","patched"],"v":"1","wfEntry":"Runner.runIntent"}',
    '2026-01-01T00:00:00Z'),
-  ('rcp_sandbox_default_v1', '1', '35157925abec8fd02a530f310495b1018c7dd8af90e2f881cedf1aa219998dc1', 'stable',
+  ('rcp_sandbox_default_v1', '1', '35157925abec8fd02a530f310495b1018c7dd8af90e2f881cedf1aa219998dc1', 'draft',
    '{"eval":[{"glob":"**/*","id":"ev1","kind":"file_exists"}],"fixtures":[{"formData":{},"id":"fx1"}],"formSchema":{},"id":"rcp_sandbox_default_v1","intentTmpl":{"constraints":{"stepLibrary":["Legacy"]},"goal":"Legacy execution: sandbox-default","inputs":{}},"limits":{"maxFanout":20,"maxSbxMin":60,"maxSteps":128,"maxTokens":1024},"name":"sandbox-default","prompts":{"compile":"compile","postmortem":"postmortem"},"queue":"intentQ","tags":["legacy","patched"],"v":"1","wfEntry":"Runner.runIntent"}',
    '2026-01-01T00:00:00Z'),
-  ('rcp_control_default_v1', '1', '86a51694423d39a6a9ea673d56ee42ed9eba7253de1132e6450ce6530637174c', 'stable',
+  ('rcp_control_default_v1', '1', '86a51694423d39a6a9ea673d56ee42ed9eba7253de1132e6450ce6530637174c', 'draft',
    '{"eval":[{"glob":"**/*","id":"ev1","kind":"file_exists"}],"fixtures":[{"formData":{},"id":"fx1"}],"formSchema":{},"id":"rcp_control_default_v1","intentTmpl":{"constraints":{"stepLibrary":["Legacy"]},"goal":"Legacy execution: control-default","inputs":{}},"limits":{"maxFanout":5,"maxSbxMin":10,"maxSteps":16,"maxTokens":1024},"name":"control-default","prompts":{"compile":"compile","postmortem":"postmortem"},"queue":"intentQ","tags":["legacy","patched"],"v":"1","wfEntry":"Runner.runIntent"}',
    '2026-01-01T00:00:00Z')
 on conflict do nothing;
@@ -1434,18 +1621,20 @@ insert into app.recipe_fixtures (recipe_id, v, fixture_id, json) values
   ('rcp_sandbox_default_v1', '1', 'fx1', '{"formData":{},"id":"fx1"}'),
   ('rcp_control_default_v1', '1', 'fx1', '{"formData":{},"id":"fx1"}')
 on conflict do nothing;
+update app.recipe_versions set status = 'candidate' where status = 'draft';
+update app.recipe_versions set status = 'stable' where status = 'candidate';
 
 -- A run that was cancelled or ran out of attempts cannot take its own patches back; this starts the workflow that does. Also when a run
 -- with forks, or a fork, has failed: it left patches in place that another one was using, and may have been the last.
-create function app.roll_back_ended() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp
+create function app.roll_back_ended(wf dbos.workflow_status) returns void
+    language plpgsql set search_path = pg_catalog, pg_temp
     as $$
 declare
     original text;
     undoing text;
 begin
     with recursive ancestor (id, origin) as (
-        select new.workflow_uuid, new.forked_from
+        select wf.workflow_uuid, wf.forked_from
          union
         select s.workflow_uuid, s.forked_from from ancestor a join dbos.workflow_status s on s.workflow_uuid = a.origin)
     select a.id into original from ancestor a where a.origin is null;
@@ -1454,12 +1643,37 @@ begin
         undoing := dbos.enqueue_workflow('RollbackRun', 'controlQ', array[to_json(original)]);
         update dbos.workflow_status set parent_workflow_id = original where workflow_uuid = undoing;
     end if;
+end
+$$;
+
+-- The one trigger of the product on the engine's table, because every update of it parses each trigger's condition. It runs as its owner: a
+-- client that may write dbos need not have any right on app.
+create function app.follow_engine() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    perform app.follow_run(new);
+    if new.name = 'ImproveRecipe' then
+        perform app.follow_improvement(new);
+    elsif new.name = 'PromoteRecipe' and new.status not in ('SUCCESS', 'ENQUEUED') then
+        perform app.follow_promotion(new);
+    elsif new.class_name = 'IntentWorkflow' then
+        if new.status in ('ERROR', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED') then
+            perform app.improve_failed(new);
+        end if;
+        if new.status in ('CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')
+           or new.status = 'ERROR' and (new.was_forked_from or new.forked_from is not null) then
+            perform app.roll_back_ended(new);
+        end if;
+    end if;
     return null;
 end
 $$;
-create trigger workflow_status_roll_back_ended after update of status on dbos.workflow_status
+create trigger workflow_status_follow_engine after update of status on dbos.workflow_status
     for each row
-    when (new.class_name = 'IntentWorkflow' and old.status is distinct from new.status
-          and (new.status in ('CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')
-               or (new.status = 'ERROR' and (new.was_forked_from or new.forked_from is not null))))
-    execute function app.roll_back_ended();
+    when (new.class_name in ('IntentWorkflow', 'RecipeWorkflow')
+          and old.status is distinct from new.status
+          and (new.status in ('SUCCESS', 'ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')
+               or (new.status = 'ENQUEUED'
+                   and old.status in ('SUCCESS', 'ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED'))))
+    execute function app.follow_engine();

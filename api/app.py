@@ -21,6 +21,7 @@ from api import (
     docs,
     gates,
     health,
+    improvements,
     inbox,
     legacy,
     openapi,
@@ -54,7 +55,10 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/api/runs/{wid}/steps/{step_id}/patches", artifacts.list_patches),
     ("GET", "/api/runs/{wid}/patches", artifacts.list_run_patches),
     ("GET", "/api/runs/{wid}/proofs", proofs.list_proofs),
+    ("GET", "/api/runs/{wid}/eval", proofs.list_eval),
     ("GET", "/api/runs/{wid}/repro", proofs.get_repro),
+    ("POST", "/api/runs/{wid}/improve", improvements.improve),
+    ("GET", "/api/runs/{wid}/improvements", improvements.list_improvements),
     ("GET", "/api/runs/{wid}/stream", streams.get_events),
     ("GET", "/api/runs/{wid}/stream/{key}", streams.get_stream),
     ("GET", "/api/artifacts/{uri:path}", artifacts.get_artifact),
@@ -70,6 +74,9 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/api/recipes/{recipe_id}/versions", recipes.list_versions),
     ("POST", "/api/recipes/import", recipes.import_bundle),
     ("POST", "/api/recipes/export", recipes.export_recipe),
+    ("POST", "/api/recipes/{recipe_id}/versions/{v}/candidate", recipes.make_candidate),
+    ("POST", "/api/recipes/{recipe_id}/versions/{v}/promote", recipes.promote),
+    ("GET", "/api/recipes/{recipe_id}/versions/{v}/promotion", recipes.get_promotion),
     # Boards
     ("GET", "/api/ops/throughput", throughput.get_board),
     # Operators

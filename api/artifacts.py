@@ -12,7 +12,6 @@ from io import StringIO
 from typing import Any, LiteralString, cast
 from urllib.parse import quote
 
-import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from starlette.requests import Request
@@ -20,6 +19,7 @@ from starlette.responses import Response
 
 from api.http import Door, Json, json_response
 from api.views import require_run
+from steps.artifacts import content_text
 from steps.contracts.base import JsonObject
 from steps.contracts.views import PatchRow
 from steps.errors import InvalidInput, NotFound
@@ -117,7 +117,7 @@ def content_of(artifact: JsonObject) -> Response:
     if inline is None:
         return json_response(artifact | {"mime": mime})
     if "json" in envelope:
-        return Response(orjson.dumps(envelope["json"]), media_type=mime)
+        return Response(content_text(envelope), media_type=mime)
     if isinstance(envelope.get("text"), str):
         return Response(envelope["text"], media_type=mime)
     return json_response(inline)

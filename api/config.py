@@ -21,7 +21,7 @@ class Config:
     oc_mode: Literal["replay", "record", "live"] = "replay"
     oc_strict_mode: bool = False
     sbx_mode: Literal["mock", "live"] = "mock"
-    sbx_provider: Literal["e2b", "microsandbox"] = "e2b"
+    sbx_provider: Literal["local", "e2b", "microsandbox"] = "e2b"
     claim_scope: Literal["signoff", "demo", "live-smoke"] = "demo"
     trace_base_url: str | None = None
     #: Where the sign-off board finds its evidence, and what that must be about.

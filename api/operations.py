@@ -22,6 +22,7 @@ from api.answers import (
 )
 from api.gates import HitlGateGetQuery, HitlInteractionsQuery
 from api.inbox import HitlInboxQuery
+from api.recipes import PromotionQuery
 from api.runs import StoredRunRequest
 from api.streams import StreamQuery
 from api.timeline import StepsQuery
@@ -36,6 +37,7 @@ from steps.contracts.gate import (
     PlanApprovalRequest,
     RunEvent,
 )
+from steps.contracts.improvement import ImprovementView, ImproveRequest
 from steps.contracts.intent import Intent, RunRequest, RunStartRequest
 from steps.contracts.ops import (
     CancelWorkflowRequest,
@@ -50,9 +52,20 @@ from steps.contracts.ops import (
     ResumeWorkflowRequest,
     SleepWorkflowRequest,
 )
-from steps.contracts.proof import ProofCard, Throughput
+from steps.contracts.proof import EvalRow, ProofCard, Throughput
 from steps.contracts.queues import QueueView
-from steps.contracts.recipe import RecipeBundle, RecipeExportRequest, RecipeSpec, RecipeSummary, VersionSummary
+from steps.contracts.recipe import (
+    CandidateRequest,
+    PromotedVersion,
+    PromoteRequest,
+    PromotionView,
+    RecipeBundle,
+    RecipeExportRequest,
+    RecipeSpec,
+    RecipeSummary,
+    VersionStatus,
+    VersionSummary,
+)
 from steps.contracts.signoff import SignoffBoard
 from steps.contracts.views import PatchRow, RunHeader, RunView, StartedRunHeader, StepDetail, StepPage, StepRow
 
@@ -147,8 +160,24 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/api/runs/{wid}/proofs"): Operation(
         "Runs", "What can be claimed of a run, each with its evidence.", {200: list[ProofCard]}
     ),
+    ("GET", "/api/runs/{wid}/eval"): Operation(
+        "Runs", "What the checks of the run's recipe say about what it left.", {200: list[EvalRow]}, (404,)
+    ),
     ("GET", "/api/runs/{wid}/repro"): Operation(
         "Runs", "Everything that is recorded about a run, in canonical JSON.", {200: dict[str, Any]}, (404,)
+    ),
+    ("POST", "/api/runs/{wid}/improve"): Operation(
+        "Recipes",
+        "Begin to improve the recipe of a run that failed, or find what is under way.",
+        {202: ImprovementView},
+        (404, 409),
+        body=ImproveRequest,
+    ),
+    ("GET", "/api/runs/{wid}/improvements"): Operation(
+        "Recipes",
+        "From a failure to the rerun: the improvements that this run has to do with, the newest first.",
+        {200: list[ImprovementView]},
+        (404,),
     ),
     ("GET", "/api/runs/{wid}/stream"): Operation(
         "Runs", "Everything that the run does, live.", {200: EVENTS}, (404,), query=EventsQuery
@@ -191,6 +220,23 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("POST", "/api/recipes/export"): Operation(
         "Recipes", "All versions of a recipe as a bundle, in canonical JSON.", {200: ExportedBundle}, body=RecipeExportRequest
+    ),
+    ("POST", "/api/recipes/{recipe_id}/versions/{v}/candidate"): Operation(
+        "Recipes", "Make a draft a candidate.", {200: VersionStatus}, (404, 409), body=CandidateRequest
+    ),
+    ("POST", "/api/recipes/{recipe_id}/versions/{v}/promote"): Operation(
+        "Recipes",
+        "Begin to promote a candidate by its fixtures, or find what is under way (202); make a stable version active again (200).",
+        {202: PromotedVersion, 200: PromotedVersion},
+        (404, 409),
+        body=PromoteRequest,
+    ),
+    ("GET", "/api/recipes/{recipe_id}/versions/{v}/promotion"): Operation(
+        "Recipes",
+        "The newest promotion of a version, once it has ended or as it is after timeoutS seconds.",
+        {200: PromotionView},
+        (404,),
+        query=PromotionQuery,
     ),
     # Operators
     ("GET", "/api/ops/wf"): Operation(

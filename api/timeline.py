@@ -25,10 +25,13 @@ from steps.contracts.views import StepDetail, StepPage, StepRow
 from steps.documents import json_or_text, without_none
 from steps.errors import NotFound
 from steps.execute import child_id
-from steps.records import PHASES
+from steps.records import IMPROVEMENT_PHASES, PHASES
 
 MOST_ROWS = 5000
 FROM_THE_START = -1
+
+#: Of runs and of improvements.
+STEP_NAMES = IMPROVEMENT_PHASES | PHASES
 
 #: Rows whose last change is behind %(after)s in the journal; all rows for -1. Of a step's attempts the latest counts. A step that
 #: failed has a record with its error, and no row; its attempt is the run's. Times fall back to the run's own, since a row may lack them.
@@ -203,7 +206,7 @@ async def _rows(
 ) -> list[Row]:
     given = {"after": after, "kind": kind, "step_id": step_id, "by_seq": by_seq, "offset": offset, "limit": limit}
     async with conn.cursor(row_factory=class_row(Row)) as cursor:
-        await cursor.execute(ROWS, {"run_id": run.run_id, "steps": list(PHASES), **given})
+        await cursor.execute(ROWS, {"run_id": run.run_id, "steps": list(STEP_NAMES), **given})
         return await cursor.fetchall()
 
 
@@ -235,7 +238,7 @@ def by_owner(artifacts: Iterable[ArtifactRow], workflow_id: str, *, apart: bool)
 def step_row(row: Row, trace_id: str, refs: list[JsonObject]) -> StepRow:
     shown: JsonObject = {
         "stepID": row.step_id,
-        "name": PHASES.get(row.step_id, row.name),
+        "name": STEP_NAMES.get(row.step_id, row.name),
         "attempt": row.attempt,
         "startedAt": row.started_at_ms,
         "artifactRefs": refs,

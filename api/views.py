@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
 from api.config import Config
+from steps import improvements
 from steps.contracts.base import JsonObject
 from steps.contracts.gate import GateView
 from steps.contracts.views import Reason, RunHeader, StartedRunHeader
@@ -22,7 +23,7 @@ from steps.documents import without_none
 from steps.errors import NotFound
 from steps.ingress import RunRow
 from steps.reason import why_not_running
-from steps.run_record import WORKFLOW_NAME
+from steps.run_record import WORKFLOW_NAME, Purpose
 from steps.times import epoch_ms
 
 STATUS_OF_RUN: Mapping[str, str] = {
@@ -77,7 +78,7 @@ RUN: LiteralString = """
            floor(extract(epoch from r.created_at) * 1000)::bigint as created_at_ms,
            floor(extract(epoch from r.updated_at) * 1000)::bigint as updated_at_ms,
            s.status as workflow_status, s.application_version as workflow_version,
-           s.queue_name as queue, s.priority
+           s.queue_name as queue, s.priority, r.purpose
       from app.runs r
       left join dbos.workflow_status s on s.workflow_uuid = r.workflow_id
      where r.workflow_id = %(id)s or r.id = %(id)s
@@ -110,6 +111,7 @@ class Run:
     subject: str | None = None
     queue: str | None = None
     priority: int | None = None
+    purpose: Purpose = "run"
 
 
 async def find_run(conn: AsyncConnection[Any], wid: str) -> Run | None:
@@ -167,7 +169,7 @@ def _header(run: Run, status: str, config: Config, reason: Reason | None = None)
         "recipeRef": {"id": run.recipe_id, "v": run.recipe_v} if run.recipe_id and run.recipe_v else None,
         "recipeHash": run.recipe_hash,
         "intentHash": run.intent_hash,
-        "workflowName": WORKFLOW_NAME,
+        "workflowName": improvements.WORKFLOW_NAME if run.purpose == "improvement" else WORKFLOW_NAME,
         "createdAt": run.created_at_ms,
         "updatedAt": run.updated_at_ms,
         "traceId": run.trace_id,

@@ -12,8 +12,8 @@ CHUNK = 100_000  # rows a commit
 FILL: LiteralString = """
 insert into dbos.workflow_status (workflow_uuid, status, name, queue_name, queue_partition_key, inputs, priority, creator_xid,
                                   created_at, updated_at, serialization)
-select %(prefix)s || n, 'ENQUEUED', %(name)s, %(queue)s, %(key)s || n %% %(partitions)s::int, %(inputs)s, %(priority)s, %(prefix)s || n,
-       clock.now_ms, clock.now_ms, 'portable_json'
+select %(prefix)s || md5(n::text), 'ENQUEUED', %(name)s, %(queue)s, %(key)s || n %% %(partitions)s::int, %(inputs)s, %(priority)s,
+       %(prefix)s || n, clock.now_ms, clock.now_ms, 'portable_json'
   from (select engine.now_ms() as now_ms offset 0) clock, generate_series(%(first)s::int, %(last)s::int) n
 """
 FINISHED: LiteralString = """

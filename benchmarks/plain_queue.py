@@ -21,7 +21,8 @@ SCHEMA = (ROOT / "schema.sql").read_bytes() + _OURS + _INDEX
 
 # The limit is a literal: for one of a parameter the planner would guess.
 CLAIM: LiteralString = """
-with picked as materialized (
+with clock as materialized (select engine.now_ms() as now_ms),
+picked as materialized (
     select w.workflow_uuid
       from dbos.workflow_status w
      where w.status = 'ENQUEUED' and w.queue_name = %(queue)s and w.name = any (%(names)s)
@@ -33,7 +34,7 @@ update dbos.workflow_status w
        started_at_epoch_ms = coalesce(w.started_at_epoch_ms, clock.now_ms), updated_at = clock.now_ms,
        recovery_attempts = coalesce(w.recovery_attempts, 0) + 1, claims = w.claims + 1, waits = null, wake_at_ms = null, held = false,
        workflow_deadline_epoch_ms = least(w.workflow_deadline_epoch_ms, clock.now_ms + w.workflow_timeout_ms)
-  from picked p, (select engine.now_ms() as now_ms offset 0) clock
+  from picked p, clock
  where w.workflow_uuid = p.workflow_uuid and coalesce(w.status, '') = 'ENQUEUED'
 returning w.workflow_uuid, w.name, w.class_name::text,
           coalesce(w.inputs, (select i.inputs from dbos.workflow_input i where i.workflow_uuid = w.workflow_uuid)),

@@ -70,7 +70,7 @@ def own_server(folder: Path, bindir: Path | None = None) -> Iterator[OwnServer]:
     folder.mkdir(parents=True)
     server = OwnServer(folder, bindir)
     try:
-        prepare(server.dsn)
+        prepare(server.dsn, only_default_recipe=True)
         yield server
     finally:
         server.close()

@@ -2,8 +2,9 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from bin.settings import Settings
 from bin.watch import Spans, WatchedRequests, WatchedRuns
 from bin.wiring import FAILED, calm_garbage_collector, complain
 from engine import Engine, Worker
+from steps import seeds
 from steps.opencode import OpenCode, RecordOpenCode, ReplayOpenCode, UnconfiguredOpenCode
 from steps.policy import QUEUES, QueueRules
 from steps.ports import Limits, Ports, configure
@@ -29,6 +31,9 @@ from steps.sandbox import SandboxNotConfigured, make_sandbox
 from steps.timers import set_schedule
 from steps.worker import QUEUES as SLOTS
 from steps.worker import workflows
+
+#: How long a start waits at most for the recipes that a fresh database starts with.
+SEEDS_S = 15.0
 
 log = structlog.get_logger("bin.roles")
 
@@ -95,7 +100,8 @@ async def _serve(
             parts.append(_work(worker, stopping))
         if role.door is not None:
             app = create_app(engine, api_config(settings, dsn), draining=stopping.draining)
-            parts.append(serve(WatchedRequests(app, RequestMetrics(registry), spans), role.door, stopping))
+            watched = WatchedRequests(app, RequestMetrics(registry), spans)
+            parts.append(_open_door(engine, role, watched, stopping))
         if when_up is not None:
             parts.append(_announce(role, stopping, when_up))
         # The side door closes last: a draining process can still be asked how it is.
@@ -137,6 +143,19 @@ async def _announce(role: Role, stopping: Stopping, when_up: Callable[[], None])
         when_up()
     elif not stopping.draining.is_set():
         log.error("the front door is not well", answer=status.decode(errors="replace").strip())
+
+
+async def _open_door(engine: Engine, role: Role, app: WatchedRequests, stopping: Stopping) -> None:
+    """Serve, once the recipes of a fresh database have been tried out where this process does that itself: it takes some seconds, the
+    first time, and whoever looks on afterwards sees only what they asked for. Who asks meanwhile is answered then.
+    """
+    assert role.door is not None
+    end = time.monotonic() + SEEDS_S
+    while role.works and not stopping.draining.is_set() and time.monotonic() < end and await seeds.are_promoting(engine):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await stopping.draining.wait()
+    await serve(app, role.door, stopping)
 
 
 def api_config(settings: Settings, dsn: str) -> Config:
@@ -185,12 +204,18 @@ def ports(settings: Settings, engine: Engine) -> Ports:
     return Ports(
         pool=engine.pool,
         opencode=open_code(settings),
-        sandbox=make_sandbox(settings.sbx_mode, settings.sbx_provider, alt_provider_enabled=settings.sbx_alt_provider_enabled),
+        sandbox=make_sandbox(
+            settings.sbx_mode,
+            settings.sbx_provider,
+            settings.state_dir.absolute() / "sandboxes",
+            alt_provider_enabled=settings.sbx_alt_provider_enabled,
+        ),
         workspace=workspace,
         limits=Limits(
             plan_approval_timeout_s=settings.hitl_plan_approval_timeout_s,
             sandbox_timeout_ms=settings.sbx_default_timeout_ms,
             sandbox_net=settings.sbx_default_net,
+            queue_rules=queue_rules(settings),
         ),
     )
 

@@ -194,9 +194,9 @@ SCENARIOS = (
         name="Recipe flywheel",
         checks=(
             "tests/api/test_recipes.py",
-            "tests/steps/test_recipes.py::test_promotion_goes_from_draft_over_candidate_to_stable_and_active",
-            "tests/steps/test_recipes.py::test_a_version_without_checks_or_fixtures_is_not_promoted",
-            "tests/steps/test_recipes.py::test_a_version_whose_fixture_makes_no_intent_is_not_promoted",
+            "tests/api/test_promotion.py",
+            "tests/steps/test_promotion.py",
+            "tests/crash/test_promotion_kills.py",
             "tests/steps/test_recipes.py::test_the_database_itself_keeps_versions_as_they_are",
             "tests/steps/test_recipe_command.py::test_a_bundle_becomes_the_active_recipe_in_three_commands",
             "tests/steps/test_ingress.py::test_the_pinned_recipe_wins_over_the_options",

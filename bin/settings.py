@@ -110,7 +110,7 @@ class Settings:
 
     # the sandboxes
     sbx_mode: Literal["mock", "live"] = "mock"
-    sbx_provider: Literal["e2b", "microsandbox"] = "e2b"
+    sbx_provider: Literal["local", "e2b", "microsandbox"] = "e2b"
     sbx_alt_provider_enabled: bool = False
     sbx_default_timeout_ms: int = integer(300_000, least=1)
     sbx_default_net: bool = False

@@ -433,7 +433,7 @@ with given as materialized (
 parked as (
     update dbos.workflow_status s
        set owner_xid = null, executor_id = null,
-           held = s.held and concat(s.queue_name, E'\x1e', s.queue_partition_key) <> all (string_to_array(%s, E'\x1f')),
+           held = s.held and concat(s.queue_name, E'\x1e', s.queue_partition_key) <> all ((select string_to_array(%s, E'\x1f'))::text[]),
            waits = g.tokens, wake_at_ms = g.wake_at, recovery_attempts = 0,
            updated_at = clock.now_ms
       from given g, (select engine.now_ms() as now_ms offset 0) clock

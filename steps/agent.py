@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import LiteralString, TypeVar, cast
 
 from engine import Rider, TerminalError, ride
+from steps.budgets import check_tokens
 from steps.canonical import sha256_text
 from steps.contracts.base import JsonObject, Wire, parse
 from steps.contracts.plan import OCOutput
@@ -30,6 +31,13 @@ ALLOWED_TOOLS: Mapping[str, frozenset[str]] = {
 }
 
 RECORDED_CALL: LiteralString = "select response from app.opencode_calls where op_key = %s and error is null"
+
+#: A call that failed has used its tokens too.
+TOKENS: LiteralString = """
+    select coalesce(sum((c.response #>> '{usage,total_tokens}')::bigint), 0)::bigint as total
+      from app.opencode_calls c
+     where c.run_id = %s and c.op_key <> %s
+"""
 
 # A failed call's row gives way to a good one; a good one stays.
 OPENCODE_CALL = Rider("""
@@ -51,15 +59,17 @@ OPENCODE_CALL = Rider("""
 async def ask_agent(request: AgentRequest, answer: type[Answer]) -> tuple[OCOutput, Answer]:
     """The agent's reply and, from it, the answer in its shape.
 
-    Raises TerminalError: `tool_denied`, `child_session_denied`, `structured_output_invalid`, or what the adapter says.
+    Raises TerminalError: `tool_denied`, `child_session_denied`, `structured_output_invalid`, `BudgetExceeded` before or after the
+    call when the run has used up its tokens, or what the adapter says.
     """
     forbid_child_sessions(request.subject)
-    recorded = await recorded_reply(request.op_key)
-    if recorded is not None:
-        return recorded, checked_answer(recorded, answer)
+    used = await tokens_used(request)
+    check_tokens(request.max_tokens, used)
+    reply = await recorded_reply(request.op_key)
+    if reply is not None:
+        return within(request, used, reply), checked_answer(reply, answer)
     clock = asyncio.get_running_loop().time
     asked_at_s = clock()
-    reply: OCOutput | None = None
     try:
         reply = await ports().opencode.ask(request)
         check_tools(request.agent, reply)
@@ -68,8 +78,27 @@ async def ask_agent(request: AgentRequest, answer: type[Answer]) -> tuple[OCOutp
         failure = {"name": error.name, "message": str(error)}
         ride(OPENCODE_CALL, ledger_row(request, reply, clock() - asked_at_s, failure), keep=True)
         raise
-    ride(OPENCODE_CALL, ledger_row(request, reply, clock() - asked_at_s, None))
-    return reply, structured
+    ride(OPENCODE_CALL, ledger_row(request, reply, clock() - asked_at_s, None), keep=True)
+    return within(request, used, reply), structured
+
+
+def within(request: AgentRequest, used: int, reply: OCOutput) -> OCOutput:
+    """The reply, if the run may use the tokens that it took."""
+    check_tokens(request.max_tokens, used + (reply.usage.total_tokens if reply.usage else 0))
+    return reply
+
+
+async def tokens_used(request: AgentRequest) -> int:
+    """By the other calls of the run, whichever attempt they were made for."""
+    if request.max_tokens is None:
+        return 0
+    found = await ports().read(_Tokens, TOKENS, request.run_id, request.op_key)
+    return found.total if found else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    total: int
 
 
 async def recorded_reply(key: str) -> OCOutput | None:

@@ -4,14 +4,18 @@ First the ledger: what every file holds now is a row of app.patch_history, commi
 Taking them back reads the ledger, not the plan. Each of the three is a step that may be made again after a crash at any moment.
 
 Two workers never touch a run's files at once: who does so holds the run's advisory lock, and looks under it whether the run may
-still go on. A run that is cancelled can take nothing back itself; the workflow RollbackRun does it in its place.
+still go on. Nor do two runs touch one file at once. A run that is cancelled can take nothing back itself; the workflow RollbackRun
+does it in its place.
 
-A run and its forks work on the same files. Nobody takes back what another one of them still works with, or has succeeded with.
+A run and its forks work on the same files. Nobody takes back what another one of them still works with, or has succeeded with. The
+run of a recipe's fixture works in a folder of its own, which goes when its patches are taken back, also after a success.
 """
 
 import asyncio
+import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
@@ -66,21 +70,28 @@ LEDGER: LiteralString = """
 
 WORKSPACE_LOCK: LiteralString = "select pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
+#: In the order of the paths, so that nobody waits in a circle.
+FILE_LOCKS: LiteralString = """
+    select pg_advisory_xact_lock(hashtextextended('file:' || f.path, 0)) from unnest(%s::text[]) f (path)
+"""
+
 ENGINE_STATUS: LiteralString = "select status from dbos.workflow_status where workflow_uuid = %s"
 
+#: Whether another execution of the run needs its files; what a fixture's run has succeeded with, nobody does.
 IN_USE: LiteralString = """
     with recursive execution (id, status) as (
         select s.workflow_uuid, s.status from dbos.workflow_status s where s.workflow_uuid = %s
          union
         select f.workflow_uuid, f.status from execution e join dbos.workflow_status f on f.forked_from = e.id)
-    select exists (select from execution e where e.id <> %s and e.status in ('SUCCESS', 'ENQUEUED', 'DELAYED', 'PENDING'))
+    select exists (select from execution e
+                    where e.id <> %s and (e.status in ('ENQUEUED', 'DELAYED', 'PENDING') or (e.status = 'SUCCESS' and %s <> 'fixture')))
 """
 
 
 @step(name="recordPreimages")
 async def record_preimages(run: Run, plan: Plan) -> int:
     """Write the plan's patches and what their files hold now into the ledger; how many there are."""
-    root = ports().workspace
+    root = await asyncio.to_thread(root_of, run)
     entries = [(p.targetPath, p.postimageContent, p.diffText) for p in plan.patchPlan]
     current = await asyncio.to_thread(patches.read_all, root, [target for target, _, _ in entries])
     rows = patches.ledger_for(entries, current)
@@ -106,7 +117,7 @@ async def record_preimages(run: Run, plan: Plan) -> int:
 async def apply_patches(run: Run, plan: Plan) -> JsonObject:
     """Bring the workspace to the plan's state; the step's output is the plan without its patches."""
     attempt = await begin_step(run, STEP)
-    rows = await apply_ledger(run.run_id, workflow_info().id) if plan.patchPlan else []
+    rows = await apply_ledger(run, workflow_info().id) if plan.patchPlan else []
     if len(rows) < len(plan.patchPlan):
         raise TerminalError(f"PATCH_HISTORY_NOT_FOUND:{run.run_id}", name="PATCH_HISTORY_NOT_FOUND")
     for row in rows:
@@ -141,15 +152,15 @@ async def rollback_run(workflow_id: str) -> list[int]:
 
 
 @patient
-async def apply_ledger(run_id: str, workflow_id: str) -> list[LedgerRow]:
+async def apply_ledger(run: Run, workflow_id: str) -> list[LedgerRow]:
     """Apply every patch of the run that is not in place: the first time, or again after a retry or a resume; inside a step."""
-    async with files_of(run_id) as conn:
+    async with files_of(run.run_id) as conn:
         if await engine_status(conn, workflow_id) != "PENDING":
-            raise TerminalError(f"run {run_id} was ended from outside", name="RunEnded")
-        rows = await ledger(conn, run_id)
-        await asyncio.to_thread(patches.apply, ports().workspace, rows)
+            raise TerminalError(f"run {run.run_id} was ended from outside", name="RunEnded")
+        rows = await ledger(conn, run.run_id)
+        await asyncio.to_thread(lambda: patches.apply(root_of(run), rows))
     for row in rows:
-        ride(PATCH_APPLIED, {"run_id": run_id, "patch_index": row.index})
+        ride(PATCH_APPLIED, {"run_id": run.run_id, "patch_index": row.index})
     return rows
 
 
@@ -157,10 +168,12 @@ async def apply_ledger(run_id: str, workflow_id: str) -> list[LedgerRow]:
 async def roll_back_ledger(run: Run, me: str) -> list[int]:
     """Take back every patch of the run that is in place, unless the run or a fork of it, other than `me`, needs them; inside a step."""
     async with files_of(run.run_id) as conn:
-        if await in_use(conn, run.workflow_id, me):
+        if await in_use(conn, run, me):
             return []
         rows = await ledger(conn, run.run_id)
-        indexes = await asyncio.to_thread(patches.roll_back, ports().workspace, rows)
+        indexes = await asyncio.to_thread(lambda: patches.roll_back(root_of(run), rows))
+        if run.purpose == "fixture":
+            await asyncio.to_thread(lambda: shutil.rmtree(root_of(run)))
     for index in indexes:
         ride(PATCH_ROLLED_BACK, {"run_id": run.run_id, "patch_index": index})
     return indexes
@@ -176,11 +189,26 @@ async def files_of(run_id: str) -> AsyncGenerator[AsyncConnection[Any]]:
 
 
 async def ledger(conn: AsyncConnection[Any], run_id: str) -> list[LedgerRow]:
-    return [LedgerRow(*row) for row in await (await conn.execute(LEDGER, (run_id,))).fetchall()]
+    """The run's patches. Until the transaction ends, no other run of this workspace writes the files that they are about, so that what
+    is seen in a file still holds when it is written.
+    """
+    rows = [LedgerRow(*row) for row in await (await conn.execute(LEDGER, (run_id,))).fetchall()]
+    await conn.execute(FILE_LOCKS, (sorted(patches.paths_of(rows)),))
+    return rows
 
 
-async def in_use(conn: AsyncConnection[Any], workflow_id: str, me: str) -> bool:
-    row = await (await conn.execute(IN_USE, (workflow_id, me))).fetchone()
+def root_of(run: Run) -> Path:
+    """The folder that the run's patches are held to; a fixture's run has one of its own, made when it is first asked for."""
+    root = ports().workspace
+    if run.purpose != "fixture":
+        return root
+    own = root / f".fixture-{run.run_id}"
+    own.mkdir(exist_ok=True)
+    return own
+
+
+async def in_use(conn: AsyncConnection[Any], run: Run, me: str) -> bool:
+    row = await (await conn.execute(IN_USE, (run.workflow_id, me, run.purpose))).fetchone()
     return bool(row and row[0])
 
 

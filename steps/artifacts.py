@@ -7,7 +7,7 @@ marks a row that says why there is nothing else, or that something went wrong.
 from typing import Literal
 
 from engine import Rider, ride
-from steps.canonical import sha256_json
+from steps.canonical import compact_json, sha256_json
 from steps.contracts.base import JsonObject
 from steps.identity import artifact_uri
 from steps.run_record import is_fork_of
@@ -35,6 +35,14 @@ ARTIFACT = Rider("""
                                        inline jsonb, sha256 text)
     on conflict do nothing
 """)
+
+
+def content_text(inline: JsonObject) -> str:
+    """The content out of its envelope, as text: JSON is compact, its keys in the order in which they are stored."""
+    if "json" in inline:
+        return compact_json(inline["json"])
+    text = inline.get("text")
+    return text if isinstance(text, str) else compact_json(inline)
 
 
 def ride_artifact(

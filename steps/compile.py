@@ -3,11 +3,12 @@
 from engine import TerminalError, step
 from steps.agent import ask_agent
 from steps.artifacts import ASIDE, ride_artifact
+from steps.budgets import allowance
 from steps.canonical import canonical_json
 from steps.contracts.base import JsonObject
 from steps.contracts.plan import PLAN_SCHEMA, Plan
 from steps.documents import compact
-from steps.opencode import AgentRequest, rehearsed
+from steps.opencode import AgentRequest, rehearsal, rehearsed
 from steps.records import begin_step, finish_step
 from steps.run_record import Run
 
@@ -52,6 +53,8 @@ def plan_request(run: Run, attempt: int) -> AgentRequest:
         schema_version=SCHEMA_VERSION,
         subject={"stepId": STEP, "intent": intent},
         produce=lambda: rehearsed(run.intent.constraints, "plan", replayed_plan(run.intent.goal)),
+        usage=rehearsal(run.intent.constraints, "usage"),
+        max_tokens=allowance(run).tokens,
     )
 
 

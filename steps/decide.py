@@ -3,11 +3,12 @@
 from engine import step
 from steps.agent import ask_agent
 from steps.artifacts import ASIDE, ride_artifact
+from steps.budgets import allowance
 from steps.canonical import canonical_json
 from steps.contracts.base import JsonObject
 from steps.contracts.plan import BUILD_SCHEMA, Build, OCOutput, Plan
 from steps.documents import compact
-from steps.opencode import AgentRequest, rehearsed
+from steps.opencode import AgentRequest, rehearsal, rehearsed
 from steps.records import begin_step, finish_step
 from steps.run_record import Run
 
@@ -48,6 +49,8 @@ def build_request(run: Run, plan: Plan, answer: str | None, attempt: int) -> Age
         schema_version=SCHEMA_VERSION,
         subject={"stepId": STEP, "intent": compact(run.intent), "plan": document, "answer": answer},
         produce=lambda: rehearsed(run.intent.constraints, "build", replayed_build(plan)),
+        usage=rehearsal(run.intent.constraints, "usage"),
+        max_tokens=allowance(run).tokens,
     )
 
 

@@ -4,7 +4,7 @@ Each refusal is a type with the HTTP status it becomes and the body it shows; wh
 nothing. Anything else that escapes is a defect, and the caller sees 500 without details.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
@@ -118,22 +118,27 @@ def _detail(found: ErrorDetails, data: object) -> dict[str, Any]:
     kind, given = found["type"], found.get("ctx", {})
     if kind == "missing":
         name = str(path.pop())
-        return _error(path, "required", f"must have required property '{name}'", {"missingProperty": name})
+        return schema_error(path, "required", f"must have required property '{name}'", {"missingProperty": name})
     if kind == "extra_forbidden":
         name = str(path.pop())
         message = f"must NOT have additional properties ('{name}' is unknown)"
-        return _error(path, "additionalProperties", message, {"additionalProperty": name})
+        return schema_error(path, "additionalProperties", message, {"additionalProperty": name})
     if kind in _TYPES:
-        return _error(path, "type", f"must be {_TYPES[kind]}", {"type": _TYPES[kind]})
+        return schema_error(path, "type", f"must be {_TYPES[kind]}", {"type": _TYPES[kind]})
     if kind in _KEYWORDS:
         keyword, message, parameter = _KEYWORDS[kind]
-        return _error(path, keyword, message.format(given.get(parameter)), {"limit": given.get(parameter)})
-    return _error(path, kind, str(given.get("error", found["msg"])), {})
+        return schema_error(path, keyword, message.format(given.get(parameter)), {"limit": given.get(parameter)})
+    return schema_error(path, kind, str(given.get("error", found["msg"])), {})
 
 
-def _error(path: list[str | int], keyword: str, message: str, params: dict[str, Any]) -> dict[str, Any]:
-    pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
-    return {"instancePath": pointer, "keyword": keyword, "message": message, "params": params}
+def schema_error(path: Sequence[str | int], keyword: str, message: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """One of an InvalidInput's details: an error in the form that JSON Schema's checkers give it."""
+    return {"instancePath": pointer(path), "keyword": keyword, "message": message, "params": dict(params)}
+
+
+def pointer(path: Iterable[str | int]) -> str:
+    """A path into JSON as a JSON Pointer."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def _instance_path(loc: tuple[str | int, ...], data: object) -> list[str | int]:

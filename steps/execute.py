@@ -7,11 +7,11 @@ All tasks are waited for before any failure counts: nothing of the run is still 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import LiteralString
 
 from engine import TerminalError, WorkflowFailed, gather, now, ride, start, step, workflow_info
 from steps import budgets, identity
 from steps.apply import apply_ledger
+from steps.budgets import Allowance
 from steps.contracts.base import JsonObject, parse
 from steps.contracts.plan import Build, OCOutput
 from steps.contracts.sandbox import DEFAULT_ENV_REF, ErrCode, Metrics, SBXLimits, SBXReq, SBXRes
@@ -23,19 +23,7 @@ from steps.policy import SANDBOX_QUEUE
 from steps.ports import ports
 from steps.records import RECEIPT, Attempt, begin_step, finish_step
 from steps.run_record import Run, is_fork_of
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """What a sandbox starts from; hot when it was built ahead (template_id)."""
-
-    key: str
-    deps_hash: str
-    template_id: str | None
-
-    @property
-    def ref(self) -> str:
-        return self.template_id or DEFAULT_ENV_REF
+from steps.templates import Template, template_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +37,29 @@ class TaskList:
 async def execute(run: Run, decision: OCOutput, begun_at: datetime) -> None:
     """Run the decided tests. Fails the run when one fails, no sandbox could be had, or a budget is broken."""
     tasks = await plan_tasks(run, build_of(decision))
-    budgets.check_fanout(run.budget, len(tasks.requests))
+    allowed = budgets.allowance(run)
+    budgets.check_fanout(allowed, len(tasks.requests))
     since = begun_at if tasks.attempt == 1 else await now()  # a retry has the whole time again
-    await check_wall_clock(run, since)
-    done = await run_tasks(run, tasks)
-    await check_wall_clock(run, since)
-    budgets.check_usage(run.budget, [task.result for task in done], [task.attempt for task in done])
+    await check_wall_clock(allowed, since)
+    done = await run_tasks(run, tasks, allowed)
+    await check_wall_clock(allowed, since)
+    budgets.check_usage(allowed, [task.result for task in done], [task.attempt for task in done])
     err_code = await record_execution(run, decision, done)
     if err_code != "NONE":
         raise TerminalError(f"SBX execution failed [{err_code}]", name="SandboxFailed", data={"errCode": err_code})
 
 
-async def check_wall_clock(run: Run, since: datetime) -> None:
-    if run.budget is not None:
-        budgets.check_wall_clock(run.budget, since, await now())
+async def check_wall_clock(allowed: Allowance, since: datetime) -> None:
+    if allowed.wall_clock_ms is not None:
+        budgets.check_wall_clock(allowed, since, await now())
 
 
-async def run_tasks(run: Run, tasks: TaskList) -> list[TaskDone]:
+async def run_tasks(run: Run, tasks: TaskList, allowed: Allowance) -> list[TaskDone]:
+    before, most = (tasks.attempt - 1) * MAX_ATTEMPTS, budgets.attempts_allowed(allowed, MAX_ATTEMPTS)
     starts = (  # together, so that they are one commit
         start(
             execute_task,
-            Task(run.run_id, request, (tasks.attempt - 1) * MAX_ATTEMPTS, record_key(run, request.taskKey)),
+            Task(run.run_id, request, before, record_key(run, request.taskKey), most),
             id=child_id(record_key(run, request.taskKey), tasks.attempt),
             queue=SANDBOX_QUEUE,
             partition=run.partition,
@@ -82,6 +72,7 @@ async def run_tasks(run: Run, tasks: TaskList) -> list[TaskDone]:
     done: list[TaskDone] = []
     for outcome in outcomes:
         if isinstance(outcome, WorkflowFailed):
+            budgets.check_given_up(allowed, MAX_ATTEMPTS, outcome.name)
             data = {"errCode": outcome.name}
             raise TerminalError(f"SBX execution failed [{outcome.name}]: {outcome.message}", name="SandboxFailed", data=data)
         if isinstance(outcome, BaseException):
@@ -116,7 +107,7 @@ async def plan_tasks(run: Run, build: Build) -> TaskList:
     """The attempt's tasks: the test command once a test, or alone when there are no tests."""
     attempt = await begin_step(run, STEP)
     if attempt.rolled_back:
-        await apply_ledger(run.run_id, workflow_info().id)
+        await apply_ledger(run, workflow_info().id)
     template = await template_of(run)
     requests = [task_request(run, template, build.test_command, test) for test in build.tests or [None]]
     return TaskList(attempt.number, list({request.taskKey: request for request in requests}.values()))
@@ -147,26 +138,6 @@ def task_request(run: Run, template: Template, command: str, test: str | None) -
     )
 
 
-TEMPLATE: LiteralString = """
-    select template_key as key, deps_hash, template_id
-      from app.sbx_templates
-     where recipe_id = %s and recipe_v = %s and deps_hash = %s
-"""
-
-
-async def template_of(run: Run) -> Template:
-    """The recipe's prebuilt template, or the plain environment."""
-    if run.recipe is None:
-        return Template(f"env:{DEFAULT_ENV_REF}", identity.env_deps_hash(DEFAULT_ENV_REF), None)
-    key = f"{run.recipe.id}:{run.recipe.v}:{run.recipe.hash}"
-    found = await ports().read(Template, TEMPLATE, run.recipe.id, run.recipe.v, run.recipe.hash)
-    if found is None:
-        return Template(key, run.recipe.hash, None)
-    if found.key != key:
-        raise TerminalError(f"sandbox template drift: {found.key} is registered for {key}", name="TemplateDrift")
-    return found
-
-
 @step(name=STEP)
 async def record_execution(run: Run, decision: OCOutput, done: list[TaskDone]) -> ErrCode:
     """Write what came out: the step's row, each task's artifacts, and the receipt of a success."""
@@ -177,7 +148,7 @@ async def record_execution(run: Run, decision: OCOutput, done: list[TaskDone]) -
     finish_step(run, STEP, attempt, output)
     if merged.errCode == "NONE":
         if attempt.rolled_back:  # by a cancel while the tasks were running
-            await apply_ledger(run.run_id, workflow_info().id)
+            await apply_ledger(run, workflow_info().id)
         if not is_fork_of(run.run_id):
             ride_receipt(run, attempt, compact(decision), output)
     return merged.errCode

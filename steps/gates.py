@@ -16,7 +16,7 @@ from engine import TerminalError, gather, now, recv, ride, send, set_event, step
 from steps import identity
 from steps.apply import apply_ledger
 from steps.contracts.base import JsonObject
-from steps.contracts.gate import Origin
+from steps.contracts.gate import OWN_ORIGIN, Origin
 from steps.decisions import Decision, decision_of, rationale_of
 from steps.escalation import escalate
 from steps.ports import ports
@@ -40,12 +40,13 @@ ANSWER_FORM: JsonObject = {"v": 1, "title": "Input needed", "fields": [{"k": "an
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What to ask, and where in the run. `approves`: the reply is a decision about the plan."""
+    """What to ask, and where in the run. `approves`: the reply is a decision. hints: what to show with the question."""
 
     step_id: str
     purpose: str
     form: JsonObject
     approves: bool
+    hints: JsonObject | None = None
 
     @property
     def next_action(self) -> str | None:
@@ -103,8 +104,12 @@ async def ask(run: Run, question: Question) -> tuple[JsonObject | None, Decision
     """Open a gate and wait at it. The reply, None when time ran out, and what it means."""
     gate = await open_gate(run, question)
     await set_event(identity.prompt_event(gate.key), prompt(gate, question))
-    if gate.approved_before:
-        await answer_oneself(run, gate)
+    if run.purpose == "fixture":
+        answer = APPROVED_BY_FIXTURE if question.approves else ANSWERED_BY_FIXTURE
+        await answer_oneself(run, gate, answer, OWN_ORIGIN, identity.fixture_dedupe_key(run.workflow_id, gate.key))
+    elif gate.approved_before:
+        key = identity.pre_approval_dedupe_key(run.workflow_id, gate.key)
+        await answer_oneself(run, gate, APPROVED_BEFORE, APPROVED_BEFORE_ORIGIN, key)
     message: Any = await recv(gate.topic, timeout_s=gate.ttl_s)
     at_ms = epoch_ms(await now())
     resolved = {"workflow_id": workflow_info().id, "run_id": run.run_id, "gate_key": gate.key, "at_ms": at_ms}
@@ -115,21 +120,20 @@ async def ask(run: Run, question: Question) -> tuple[JsonObject | None, Decision
     return reply, await answered(run, question, gate, reply, at_ms)
 
 
-async def answer_oneself(run: Run, gate: Gate) -> None:
-    """Pass the gate of a plan that was approved before it opened, by an answer like any other: recorded, then sent."""
-    key = identity.pre_approval_dedupe_key(run.workflow_id, gate.key)
+async def answer_oneself(run: Run, gate: Gate, answer: JsonObject, origin: Origin, key: str) -> None:
+    """Pass a gate that needs nobody by an answer like any other: recorded, then sent."""
     interaction = {
         "workflow_id": workflow_info().id,
         "run_id": run.run_id,
         "gate_key": gate.key,
         "topic": gate.topic,
         "dedupe_key": key,
-        "payload_hash": identity.payload_hash(APPROVED_BEFORE),
-        "payload": APPROVED_BEFORE,
-        "origin": APPROVED_BEFORE_ORIGIN,
+        "payload_hash": identity.payload_hash(answer),
+        "payload": answer,
+        "origin": origin,
     }
     ride(HUMAN_INTERACTION, interaction)
-    await send(workflow_info().id, APPROVED_BEFORE, gate.topic, key=key)
+    await send(workflow_info().id, answer, gate.topic, key=key)
 
 
 async def answered(run: Run, question: Question, gate: Gate, reply: JsonObject, at_ms: int) -> Decision:
@@ -156,7 +160,7 @@ async def nobody_answered(run: Run, question: Question, gate: Gate, at_ms: int) 
 
 
 async def decide_gate(run: Run, question: Question, gate: Gate, decision: Decision, at_ms: int, *, by: str | None) -> None:
-    if decision.yes and question is APPROVE_PLAN:
+    if decision.yes and question is APPROVE_PLAN and run.purpose != "fixture":  # there, nobody approved anything
         approval = {"approved_by": by or "gate-reply", "notes": decision.rationale}
         ride(PLAN_APPROVAL, {"workflow_id": workflow_info().id, "run_id": run.run_id, **approval})
     payload = None if decision.rationale is None else {"rationale": decision.rationale}
@@ -187,7 +191,7 @@ async def open_gate(run: Run, question: Question) -> Gate:
     opening = await ports().read(_Opening, OPENING, run.run_id)
     assert opening is not None
     if question.approves and opening.rolled_back:
-        await apply_ledger(run.run_id, workflow_info().id)
+        await apply_ledger(run, workflow_info().id)
     key = identity.gate_key(run.run_id, question.step_id, question.purpose, opening.attempt)
     gate = Gate(
         key=key,
@@ -219,6 +223,9 @@ APPROVED_BEFORE: JsonObject = {
     "actor": "legacy-plan-approvals",
 }
 APPROVED_BEFORE_ORIGIN: Origin = "legacy-approve"
+#: What the run of a fixture says to itself, at a gate for the plan and at one for input.
+APPROVED_BY_FIXTURE: JsonObject = {"choice": "yes", "rationale": "fixture", "actor": "engine"}
+ANSWERED_BY_FIXTURE: JsonObject = {"answer": "fixture"}
 
 
 def prompt(gate: Gate, question: Question) -> JsonObject:
@@ -228,7 +235,7 @@ def prompt(gate: Gate, question: Question) -> JsonObject:
         "ttlS": gate.ttl_s,
         "createdAt": gate.created_at_ms,
         "deadlineAt": gate.deadline_at_ms,
-        "uiHints": None,
+        "uiHints": question.hints,
         "defaults": None,
     }
 

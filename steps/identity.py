@@ -97,6 +97,11 @@ def pre_approval_dedupe_key(workflow_id: str, gate_key: str) -> str:
     return f"legacy-plan-approval:{workflow_id}:{gate_key}"
 
 
+def fixture_dedupe_key(workflow_id: str, gate_key: str) -> str:
+    """Of the answer that a fixture's run gives itself."""
+    return f"fixture:{workflow_id}:{gate_key}"
+
+
 # Other workflows
 
 
@@ -112,8 +117,31 @@ def escalation_id(workflow_id: str, gate_key: str) -> str:
     return f"esc:{workflow_id}:{gate_key}"
 
 
-def fixture_workflow_id(recipe_id: str, recipe_v: str, fixture_id: str) -> str:
-    return sha256_json({"recipeId": recipe_id, "recipeV": recipe_v, "fixtureId": fixture_id})
+def promotion_id(recipe_id: str, recipe_v: str, attempt: int) -> str:
+    """The id of a version's promotion: no two versions share one, whatever their names hold."""
+    recipe, v = (name.replace("%", "%25").replace("@", "%40") for name in (recipe_id, recipe_v))
+    return f"promote:{recipe}@{v}:{attempt}"
+
+
+def fixture_workflow_id(recipe_id: str, recipe_v: str, fixture_id: str, attempt: int = 1) -> str:
+    """attempt: of the version's promotion."""
+    fixture: JsonObject = {"recipeId": recipe_id, "recipeV": recipe_v, "fixtureId": fixture_id}
+    return sha256_json(fixture if attempt == 1 else fixture | {"attempt": attempt})
+
+
+def fixture_run_id(recipe_id: str, recipe_v: str, recipe_hash: str, fixture_id: str, attempt: int, round: int) -> str:
+    """The workflow id of a run that tries a fixture out."""
+    version = {"recipeId": recipe_id, "recipeV": recipe_v, "recipeHash": recipe_hash}
+    return f"fx_{sha256_json(version | {'fixtureId': fixture_id, 'attempt': attempt, 'round': round})}"
+
+
+def improvement_id(failed_workflow_id: str, number: int) -> str:
+    """The id of a failed run's improvement, the first of which is number 1; that of its recipe's own asking ends in `auto`."""
+    return f"improve:{failed_workflow_id}:{number}"
+
+
+def improvement_intent_id(improvement_id: str) -> str:
+    return f"im_{sha256_text(improvement_id)}"
 
 
 # Calls and side effects

@@ -5,6 +5,7 @@ workflow are one commit. The workflow's id is the hash of the intent, so a secon
 finds the first one's run: it is a replay when its particulars are the same, and a conflict when they are not.
 """
 
+import asyncio
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ class _Start:
     recipe: _Recipe
     options: RunRequest
     placement: Placement
+    form: JsonObject | None = None
 
     @property
     def identity(self) -> JsonObject:
@@ -103,8 +105,19 @@ async def start_run(engine: Engine, request: RunStartRequest, rules: QueueRules,
     QueuePolicyError, NotFound, Conflict or RunIdentityConflict, and then nothing is written.
     """
     async with engine.pool.connection() as conn:
-        start = _compiled(await recipes.get_version(conn, request.recipeRef), request, rules)
-        return await _begin(engine, conn, start, version)
+        started = await start_run_on(engine, conn, request, rules, version=version)
+    if not started.is_replay:
+        engine.hint()
+    return started
+
+
+async def start_run_on(
+    engine: Engine, conn: Connection, request: RunStartRequest, rules: QueueRules, *, version: str | None = None
+) -> StartedRun:
+    """The same as a part of the caller's transaction, if there is one."""
+    recipe = await recipes.get_version(conn, request.recipeRef)
+    start = await asyncio.to_thread(_compiled, recipe, request, rules)  # a stranger's form and schema may take seconds
+    return await _begin(engine, conn, start, version)
 
 
 INSERT_INTENT = "insert into app.intents (id, goal, payload) values (%s, %s, %s::jsonb)"
@@ -149,7 +162,10 @@ async def start_intent(
         digest, recipe_id, recipe_v, recipe_hash, intent = found
         recipe = _Recipe(recipe_id, recipe_v, recipe_hash)
         start = _Start(intent_id, intent, digest, recipe, options, placement)
-        return await _begin(engine, conn, start, version)
+        started = await _begin(engine, conn, start, version)
+    if not started.is_replay:
+        engine.hint()
+    return started
 
 
 async def _begin(engine: Engine, conn: Connection, start: _Start, version: str | None) -> StartedRun:
@@ -159,7 +175,6 @@ async def _begin(engine: Engine, conn: Connection, start: _Start, version: str |
         if run is None:
             return StartedRun(await _replayed(conn, start), is_replay=True)
         await _enqueue(engine, conn, start, version)
-    engine.hint()
     return StartedRun(run, is_replay=False)
 
 
@@ -175,6 +190,7 @@ def _compiled(version: recipes.RecipeVersion, request: RunStartRequest, rules: Q
         recipe=_Recipe(version.id, version.v, version.hash),
         options=options,
         placement=place(options, version.limits, rules),
+        form=request.formData,
     )
 
 
@@ -182,9 +198,9 @@ def _compiled(version: recipes.RecipeVersion, request: RunStartRequest, rules: Q
 # nothing.
 INSERT_RUN = """
 with asked as (
-    insert into app.intents (id, goal, payload, intent_hash, recipe_id, recipe_v, recipe_hash, json)
+    insert into app.intents (id, goal, payload, intent_hash, recipe_id, recipe_v, recipe_hash, json, form)
     values (%(intent_id)s, %(goal)s, %(intent)s::jsonb, %(intent_hash)s, %(recipe_id)s, %(recipe_v)s,
-            %(recipe_hash)s, %(intent)s::jsonb)
+            %(recipe_hash)s, %(intent)s::jsonb, %(form)s::jsonb)
     on conflict do nothing
 )
 insert into app.runs (id, intent_id, workflow_id, status, trace_id, tenant_id, queue_partition_key,
@@ -204,6 +220,7 @@ async def _insert(conn: Connection, start: _Start) -> RunRow | None:
         "goal": start.intent["goal"],
         "intent": canonical_json(start.intent),
         "budget": None if budget is None else canonical_json(budget),
+        "form": None if start.form is None else canonical_json(start.form),
     }
     async with conn.cursor(row_factory=class_row(RunRow)) as cursor:
         try:

@@ -27,7 +27,8 @@ FIXTURE_SEED = 0
 class AgentRequest:
     """One question to one agent.
 
-    subject: what the answer depends on, the key of its fixture. produce: the answer that a replay gives without a fixture.
+    subject: what the answer depends on, the key of its fixture. produce: the answer that a replay gives without a fixture, and usage
+    what it says that this took. max_tokens: how many the run's calls may use, all together.
     """
 
     run_id: str
@@ -39,6 +40,8 @@ class AgentRequest:
     schema_version: int
     subject: JsonObject
     produce: Callable[[], JsonObject] = field(repr=False)
+    usage: JsonObject | None = None
+    max_tokens: int | None = None
 
     @property
     def op_key(self) -> str:
@@ -57,26 +60,31 @@ class OpenCode(Protocol):
         ...
 
 
-def rehearsed(constraints: JsonObject, part: Literal["plan", "build"], answer: JsonObject) -> JsonObject:
-    """A produced answer with the keys that the intent itself sets for it, in constraints.testHooks.replay.<part>."""
+def rehearsal(constraints: JsonObject, part: Literal["plan", "build", "usage", "sandbox"]) -> JsonObject | None:
+    """What the intent itself says of a replayed run, in constraints.testHooks.replay.<part>."""
     found = constraints
     for name in ("testHooks", "replay", part):
         inner: Any = found.get(name)
         if not isinstance(inner, dict):
-            return answer
+            return None
         found = cast(JsonObject, inner)
-    return answer | found
+    return found
+
+
+def rehearsed(constraints: JsonObject, part: Literal["plan", "build"], answer: JsonObject) -> JsonObject:
+    """A produced answer with the keys that the intent itself sets for it."""
+    return answer | (rehearsal(constraints, part) or {})
 
 
 def produced(request: AgentRequest) -> OCOutput:
     structured = request.produce()
-    return OCOutput(
-        prompt=request.prompt,
-        toolcalls=[],
-        responses=[structured],
-        diffs=[],
-        structured=structured,
-    )
+    said = {"prompt": request.prompt, "toolcalls": [], "responses": [structured], "diffs": [], "structured": structured}
+    if request.usage is not None:
+        said["usage"] = request.usage
+    try:
+        return parse(OCOutput, said)
+    except InvalidInput as error:
+        raise TerminalError(f"the rehearsed answer is none: {error.message}", name="structured_output_invalid") from error
 
 
 class ReplayOpenCode:

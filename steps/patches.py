@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steps.canonical import sha256_text
-from steps.workspace import normal, read_file, refuse, remove_file, write_file
+from steps.workspace import normal, read_file, refuse, remove_drafts, remove_file, write_file
 
 #: What a file holds; None is no file.
 Image = str | None
@@ -97,15 +97,16 @@ def writes_to_apply(rows: Sequence[LedgerRow], current: Mapping[str, Image]) -> 
 def writes_to_roll_back(rows: Sequence[LedgerRow], current: Mapping[str, Image]) -> tuple[list[Write], list[int]]:
     """What brings every file back to its first preimage, last patch first, and the indexes of the rows taken back by that.
 
-    Raises POSTIMAGE_MISMATCH when a file that was patched holds none of its states. A file that was never patched is left
-    alone.
+    Raises POSTIMAGE_MISMATCH when a file that was patched holds none of its states. A file that was never patched, or that held
+    already what the plan wanted, is left alone.
     """
     writes: list[Write] = []
     indexes: list[int] = []
     for chain in reversed(chains(rows)):
         states = chain.states
         ours = current[chain.path] in states
-        if not ours and chain.applied:
+        changed = any(state != states[0] for state in states)
+        if not ours and chain.applied and changed:
             raise refuse("POSTIMAGE_MISMATCH", chain.rows[0].target_path)
         if ours and current[chain.path] != states[0]:
             writes.append(Write(chain.path, states[0]))
@@ -130,11 +131,25 @@ def perform(root: Path, writes: Iterable[Write]) -> None:
 
 def apply(root: Path, rows: Sequence[LedgerRow]) -> None:
     """Bring every file of the ledger to its last postimage; nothing is written when one of them refuses."""
-    perform(root, writes_to_apply(rows, read_all(root, (row.target_path for row in rows))))
+    writes = writes_to_apply(rows, read_all(root, (row.target_path for row in rows)))
+    tidy(root, rows)
+    perform(root, writes)
 
 
 def roll_back(root: Path, rows: Sequence[LedgerRow]) -> list[int]:
     """Bring every file of the ledger back to its first preimage; the indexes of the rows taken back. All or nothing, as above."""
     writes, indexes = writes_to_roll_back(rows, read_all(root, (row.target_path for row in rows)))
+    tidy(root, rows)
     perform(root, writes)
     return indexes
+
+
+def tidy(root: Path, rows: Iterable[LedgerRow]) -> None:
+    """Remove what a killed worker left beside the ledger's files."""
+    for path in paths_of(rows):
+        remove_drafts(root, path)
+
+
+def paths_of(rows: Iterable[LedgerRow]) -> list[str]:
+    """The ledger's files, each once."""
+    return [chain.path for chain in chains(rows)]

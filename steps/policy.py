@@ -16,7 +16,8 @@ SANDBOX_QUEUE = "sbxQ"
 CONTROL_QUEUE = "controlQ"
 PARENTS_QUEUES = frozenset({PARENT_QUEUE, SANDBOX_QUEUE})
 QUEUES: tuple[str, ...] = get_args(QueueName)
-_LANE_PRIORITY: Mapping[str, int] = {"interactive": 1, "batch": 1000}
+BATCH_PRIORITY = 1000
+_LANE_PRIORITY: Mapping[str, int] = {"interactive": 1, "batch": BATCH_PRIORITY}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import asyncio
 import functools
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, LiteralString, ParamSpec, TypeVar
 
@@ -20,6 +20,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from engine import connection_lost
 from steps.opencode import OpenCode
+from steps.policy import QueueRules
 from steps.sandbox import Sandbox
 
 AWAY_PAUSE_S = 0.2
@@ -55,6 +56,7 @@ class Limits:
     plan_approval_timeout_s: int = 3600
     sandbox_timeout_ms: int = 300_000
     sandbox_net: bool = False
+    queue_rules: QueueRules = field(default_factory=QueueRules)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,12 @@ ARTIFACTS: LiteralString = """
      where a.run_id = %s
      order by a.step_id, a.task_key, a.idx, a.attempt
 """
+VERDICTS: LiteralString = """
+    select e.check_id, e.pass as passed, e.reason, e.payload, floor(extract(epoch from e.created_at) * 1000)::bigint as at_ms
+      from app.eval_results e
+     where e.run_id = %s
+     order by e.check_id collate "C"
+"""
 #: Both ledgers must count each thing once; how many there are, how many would break that, and when the last came.
 ONCE: LiteralString = """
     select (select count(*) from app.human_interactions i where i.workflow_id = r.workflow_id) as answers,
@@ -128,6 +134,15 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    check_id: str
+    passed: bool
+    reason: str
+    payload: JsonObject | None
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Once:
     answers: int
     answers_twice: int
@@ -148,13 +163,21 @@ async def proof_cards(conn: AsyncConnection[Any], id: str) -> list[ProofCard]:
             steps = await (await cursor.execute(STEPS, (run.run_id,))).fetchall()
         async with conn.cursor(row_factory=class_row(Artifact)) as cursor:
             artifacts = await (await cursor.execute(ARTIFACTS, (run.run_id,))).fetchall()
+        verdicts = await verdicts_of(conn, run.run_id)
         async with conn.cursor(row_factory=class_row(Once)) as cursor:
             once = await (await cursor.execute(ONCE, (run.run_id,))).fetchone()
     cards = [*_of_the_run(run), *_of_the_engine(run), *(_of_step(run, step) for step in steps)]
     cards += [_of_artifact(run, artifact) for artifact in artifacts]
+    cards += [_of_verdict(run, verdict) for verdict in verdicts]
     if once is not None:
         cards += _of_ledgers(run, once)
     return sorted(cards, key=lambda card: (-card.ts, card.id))
+
+
+async def verdicts_of(conn: AsyncConnection[Any], run_id: str) -> list[Verdict]:
+    """What the checks of the run's recipe said, by check id; none for a run without recipe, or one that is not over."""
+    async with conn.cursor(row_factory=class_row(Verdict)) as cursor:
+        return await (await cursor.execute(VERDICTS, (run_id,))).fetchall()
 
 
 def _of_the_run(run: Run) -> Iterator[ProofCard]:
@@ -233,6 +256,18 @@ def _of_artifact(run: Run, artifact: Artifact) -> ProofCard:
         source="artifact",
         provenance="app.artifacts",
         ref=artifact.uri,
+    )
+
+
+def _of_verdict(run: Run, verdict: Verdict) -> ProofCard:
+    return run.card(
+        "eval",
+        verdict.check_id,
+        claim=f"check {verdict.check_id} {'passes' if verdict.passed else 'fails'}",
+        evidence=verdict.reason,
+        at_ms=verdict.at_ms,
+        provenance="app.eval_results",
+        ref=f"{run.address}/eval",
     )
 
 

@@ -1,7 +1,7 @@
-"""The recipe registry: versions are data, imported as drafts, and promoted by people until one is active.
+"""The recipe registry: versions are data, imported as drafts, until one is promoted (steps.promotion).
 
-A version never changes once it is in; a stable one can't even be imported again. Import, promotion and the
-seeds are one transaction each, so that a refusal leaves nothing behind.
+A version never changes once it is in; a stable one can't even be imported again. An import is one transaction, so that a refusal leaves
+nothing behind.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from steps.contracts.recipe import (
     RecipeSummary,
     VersionSummary,
 )
-from steps.errors import Conflict, InvalidInput, NotFound
+from steps.errors import Conflict, NotFound
 from steps.policy import RecipeLimits
 from steps.template import instantiate
 
@@ -178,96 +178,6 @@ async def limits_by_name(conn: Connection, name: str, version: int | None = None
         return await cursor.fetchone()
 
 
-# Promotion
-
-LOCK_VERSION = "select id, v, hash, status, json from app.recipe_versions where id = %s and v = %s for update"
-SET_STATUS = "update app.recipe_versions set status = %s where id = %s and v = %s"
-COUNT_FIXTURES = "select count(*) from app.recipe_fixtures where recipe_id = %s and v = %s"
-# The name of another recipe's row may be the same word; its versions are then counted on.
-SET_ACTIVE = """
-insert into app.recipes (id, name, version, queue_name, max_concurrency, max_steps, max_sandbox_minutes, spec,
-                         active_v)
-values (%(id)s, %(id)s, coalesce((select max(version) from app.recipes where name = %(id)s), 0) + 1,
-        %(queue)s, %(concurrency)s, %(steps)s, %(sandbox_minutes)s, %(spec)s::jsonb, %(v)s)
-on conflict (id) do update
-   set queue_name = excluded.queue_name, max_concurrency = excluded.max_concurrency,
-       max_steps = excluded.max_steps, max_sandbox_minutes = excluded.max_sandbox_minutes,
-       spec = excluded.spec, active_v = excluded.active_v
-"""
-
-
-async def set_candidate(conn: Connection, ref: RecipeRef) -> RecipeVersion:
-    """The version as a candidate (a draft becomes one). Raises NotFound, or Conflict when it is stable."""
-    async with conn.transaction():
-        version = await _locked(conn, ref)
-        if version.status == "stable":
-            raise Conflict(f"stable recipe version is immutable: {ref.id}@{ref.v}")
-        if version.status == "draft":
-            await conn.execute(SET_STATUS, ("candidate", ref.id, ref.v))
-    return await get_version(conn, ref)
-
-
-async def promote_stable(conn: Connection, ref: RecipeRef) -> RecipeVersion:
-    """The version as the stable and active one. A version that is stable already becomes the active one
-    again.  Raises NotFound, or Conflict for a draft, for a version without checks or fixtures, and for one
-    whose fixtures do not make the same valid intent twice.
-    """
-    async with conn.transaction():
-        version = await _locked(conn, ref)
-        if version.status == "draft":
-            raise Conflict(f"recipe version {ref.id}@{ref.v} is a draft; make it a candidate first")
-        if version.status == "candidate":
-            await _require_proof(conn, version)
-            await conn.execute(SET_STATUS, ("stable", ref.id, ref.v))
-        await _set_active(conn, version)
-    return await get_version(conn, ref)
-
-
-async def _locked(conn: Connection, ref: RecipeRef) -> RecipeVersion:
-    async with conn.cursor(row_factory=class_row(RecipeVersion)) as cursor:
-        await cursor.execute(LOCK_VERSION, (ref.id, ref.v))
-        version = await cursor.fetchone()
-    if version is None:
-        raise NotFound(f"recipe version not found: {ref.id}@{ref.v}")
-    return version
-
-
-async def _require_proof(conn: Connection, version: RecipeVersion) -> None:
-    counted = await (await conn.execute(COUNT_FIXTURES, (version.id, version.v))).fetchone()
-    fixture_count = counted[0] if counted else 0
-    eval_count = len(version.spec.eval)
-    if eval_count < 1 or fixture_count < 1:
-        raise Conflict(
-            f"recipe version {version.id}@{version.v} can't become stable with {eval_count} eval checks and"
-            f" {fixture_count} fixtures; it needs at least one of each"
-        )
-    for fixture in version.spec.fixtures:
-        _require_steady(version, fixture.id, fixture.formData)
-
-
-def _require_steady(version: RecipeVersion, fixture_id: str, form_data: JsonObject) -> None:
-    try:
-        hashes = {identity.intent_hash(intent_of(version, form_data)) for _ in range(2)}
-    except InvalidInput as error:
-        raise Conflict(f"fixture {fixture_id} of {version.id}@{version.v} makes no intent: {error.message}") from None
-    if len(hashes) > 1:
-        raise Conflict(f"fixture {fixture_id} of {version.id}@{version.v} is flaky: it made two different intents")
-
-
-async def _set_active(conn: Connection, version: RecipeVersion) -> None:
-    limits = version.limits
-    values = {"id": version.id, "v": version.v, "queue": limits.queue, "spec": canonical_json(version.json)}
-    await conn.execute(
-        SET_ACTIVE,
-        values
-        | {
-            "concurrency": limits.concurrency,
-            "steps": limits.steps,
-            "sandbox_minutes": limits.sandbox_minutes,
-        },
-    )
-
-
 def intent_of(version: RecipeVersion, form_data: object) -> JsonObject:
     """The intent that a form asks for under this version. Raises InvalidInput."""
     return instantiate(version.json["intentTmpl"], version.json["formSchema"], form_data)
@@ -279,25 +189,3 @@ def intent_of(version: RecipeVersion, form_data: object) -> JsonObject:
 def seed_bundles() -> list[RecipeBundle]:
     """The recipes that every database starts with."""
     return [parse(RecipeBundle, orjson.loads(file.read_bytes())) for file in sorted(_SEEDS.glob("*.json"))]
-
-
-async def install_seeds(conn: Connection) -> list[RecipeRef]:
-    """Imports and promotes the seed recipes that are not there yet; returns those. Safe to call at every
-    start, also by several processes at once.
-    """
-    installed: list[RecipeRef] = []
-    async with conn.transaction():
-        await conn.execute("select pg_advisory_xact_lock(hashtext('app.recipe_seeds'))")
-        for bundle in seed_bundles():
-            for spec in bundle.versions:
-                ref = RecipeRef(id=spec.id, v=spec.v)
-                if await (await conn.execute(SELECT_IMPORTED, (ref.id, ref.v))).fetchone() is None:
-                    await _install(conn, spec, ref)
-                    installed.append(ref)
-    return installed
-
-
-async def _install(conn: Connection, spec: RecipeSpec, ref: RecipeRef) -> None:
-    await _import_version(conn, spec)
-    await set_candidate(conn, ref)
-    await promote_stable(conn, ref)

@@ -97,6 +97,14 @@ PHASES = {
     "DecideST": "planning",
     "ExecuteST": "execution",
 }
+#: Those of an improvement, which is a run of its own kind.
+IMPROVEMENT_PHASES = {
+    "PostmortemST": "postmortem",
+    "PatchGenST": "mending",
+    "ApplyPatchST": "patching",
+    "FixturesST": "proving",
+    "PublishST": "publishing",
+}
 
 BEGIN_STEP: LiteralString = """
     select r.retry_count + 1 as number, engine.now_ms() as started_at_ms, s.output as recorded,
@@ -146,7 +154,7 @@ def finish_step(run: Run, step_id: str, attempt: Attempt, output: JsonObject) ->
             "run_id": run.run_id,
             "step_id": step_id,
             "attempt": attempt.number,
-            "phase": PHASES[step_id],
+            "phase": (IMPROVEMENT_PHASES if run.purpose == "improvement" else PHASES)[step_id],
             "output": output,
             "trace_id": tracing.trace_id(run.workflow_id, run.trace_id),
             "span_id": tracing.span_of_this_step(),

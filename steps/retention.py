@@ -103,7 +103,6 @@ COUNT: LiteralString = """
 """
 DELETE_PARTS: LiteralString = """
     with step as (delete from app.run_steps t where t.run_id = any (%(runs)s)),
-         verdict as (delete from app.eval_results t where t.run_id = any (%(runs)s)),
          asked as (delete from app.opencode_calls t where t.run_id = any (%(runs)s)),
          receipt as (delete from app.mock_receipts t where t.run_id = any (%(runs)s)),
          approval as (delete from app.plan_approvals t where t.run_id = any (%(runs)s)),
@@ -112,7 +111,7 @@ DELETE_PARTS: LiteralString = """
          flags as (delete from app.workflow_runs t where t.workflow_id = any (%(workflows)s))
     delete from app.marks t where t.run_id = any (%(workflows)s)
 """
-#: Takes artifacts, gates and answers along; refused by the database while the workflow is there.
+#: Takes artifacts, verdicts, gates and answers along; refused by the database while the workflow is there.
 DELETE_RUNS: LiteralString = "delete from app.runs r where r.id = any (%(runs)s)"
 #: Whoever starts a run holds its intent; under these locks nobody does.
 LOCK_INTENTS: LiteralString = """

@@ -32,7 +32,7 @@ LOCK_WORKFLOW: LiteralString = """
        for no key update of s
 """
 RUN: LiteralString = """
-    select r.id as run_id, r.workflow_id, r.status,
+    select r.id as run_id, r.workflow_id, r.status, r.purpose,
            array(select distinct t.step_id from app.run_steps t where t.run_id = r.id) as done
       from app.runs r
      where r.workflow_id = %s
@@ -69,6 +69,7 @@ class _Failed:
     run_id: str
     workflow_id: str
     status: str
+    purpose: str
     done: list[str]
 
 
@@ -82,12 +83,15 @@ class Record:
 
 
 async def retry_run(engine: Engine, id: str, *, version: str | None = None) -> Retry:
-    """Try a failed run again; `id` is its run or workflow id. Raises NotFound, or Conflict for a run that has not failed.
+    """Try a failed run again; `id` is its run or workflow id. Raises NotFound, or Conflict for a run that has not failed
+    or that nobody started.
 
     version: the application version whose workers shall take it, since those that it was started for may be gone.
     """
     async with engine.transaction() as conn:
         run = await _locked(conn, id)
+        if run.purpose != "run":
+            raise Conflict(f"cannot retry a recipe's own {run.purpose}; ask for another one", run_status=run.status)
         if run.status not in RETRYABLE_STATUS:
             raise Conflict(f"cannot retry run in status {run.status}", run_status=run.status)
         from_step = first_missing(run.done)

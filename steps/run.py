@@ -7,11 +7,12 @@ replays this same story up to where it broke.
 
 from engine import StepFailed, TerminalError, WorkflowFailed, now, workflow
 from steps.apply import apply_patches, record_preimages, roll_back_patches
-from steps.budgets import BudgetExceeded, ride_breach
+from steps.budgets import breach_of, ride_breach
 from steps.compile import compile_intent
 from steps.contracts.base import JsonObject
 from steps.contracts.plan import Plan
 from steps.decide import decide
+from steps.evaluation import evaluate
 from steps.execute import execute
 from steps.gates import approve_plan, ask_user
 from steps.progress import enter, leave
@@ -34,9 +35,13 @@ async def run_intent(workflow_id: str) -> JsonObject:
             await approve_plan(run)
             decision = await decide(run, plan, answer)
             await execute(run, decision, begun_at)
+            if run.recipe is not None:
+                await evaluate(run, run.recipe)
         except Exception as failure:
             await undo(run, plan, failure)
             raise
+        if run.purpose == "fixture" and plan.patchPlan:
+            await roll_back_patches(run)
     except Exception as failure:
         await say_why(run, failure)
         raise
@@ -59,8 +64,9 @@ async def undo(run: Run, plan: Plan, failure: Exception) -> None:
 
 async def say_why(run: Run, failure: Exception) -> None:
     """Leave the evidence of a broken budget and tell who listens; the error itself reaches app.runs with the workflow's end."""
-    if isinstance(failure, BudgetExceeded):
-        ride_breach(run.run_id, failure)
+    breach = breach_of(failure)
+    if breach is not None:
+        ride_breach(run.run_id, breach)
     await leave("failed")
 
 

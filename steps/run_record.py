@@ -6,18 +6,23 @@ that and on nothing else.
 """
 
 from dataclasses import dataclass
-from typing import LiteralString, cast
+from typing import Literal, LiteralString, TypeAlias, cast
 
 from engine import TerminalError, step, workflow_info
 from steps import identity
 from steps.contracts.base import JsonObject, parse
 from steps.contracts.intent import Budget, Intent
+from steps.contracts.recipe import Limits
 from steps.errors import InvalidInput
 from steps.ports import ports
 
 WORKFLOW_NAME = "RunIntent"
 WORKFLOW_CLASS = "IntentWorkflow"
 MAX_GATE_S = 86_400
+
+#: Why a run is made: somebody asked for it, or a recipe tries itself out on a sample form, or a recipe is improved. The second answers
+#: its own gates, and leaves no files behind.
+Purpose: TypeAlias = Literal["run", "fixture", "improvement"]
 
 ASK_USER = ("askUser", "ask_user", "waitForHumanInput")
 PARALLEL_APPROVALS = ("parallelApprovals", "parallel_approvals", "parallelGateTest")
@@ -35,12 +40,13 @@ class Asks:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The recipe version that the run is pinned to. compile_prompt: what it tells the plan agent."""
+    """The recipe version that the run is pinned to. compile_prompt: what it tells the plan agent. limits: what its runs are held to."""
 
     id: str
     v: str
     hash: str
     compile_prompt: str | None
+    limits: Limits | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +57,15 @@ class Run:
     asks: Asks
     recipe: Recipe | None
     budget: Budget | None
+    purpose: Purpose
     partition: str | None
     trace_id: str | None
 
 
 LOAD_RUN: LiteralString = """
-    select r.id as run_id, r.trace_id, r.queue_partition_key, r.recipe_id, r.recipe_v, r.recipe_hash, r.budget, i.payload as intent,
-           v.json #>> '{prompts,compile}' as compile_prompt
+    select r.id as run_id, r.trace_id, r.queue_partition_key, r.recipe_id, r.recipe_v, r.recipe_hash, r.budget, r.purpose,
+           i.payload as intent,
+           v.json #>> '{prompts,compile}' as compile_prompt, v.json -> 'limits' as limits
       from app.runs r
       join app.intents i on i.id = r.intent_id
       left join app.recipe_versions v on v.id = r.recipe_id and v.v = r.recipe_v and v.hash = r.recipe_hash
@@ -74,8 +82,10 @@ class _Row:
     recipe_v: str | None
     recipe_hash: str | None
     budget: JsonObject | None
+    purpose: Purpose
     intent: JsonObject
     compile_prompt: str | None
+    limits: JsonObject | None
 
 
 @step(name="loadRun")
@@ -98,6 +108,7 @@ async def load_run(workflow_id: str) -> Run:
         budget=budget,
         partition=row.queue_partition_key,
         trace_id=row.trace_id,
+        purpose=row.purpose,
     )
 
 
@@ -112,7 +123,8 @@ def is_fork_of(run_id: str) -> bool:
 def recipe_of(row: _Row) -> Recipe | None:
     if row.recipe_id is None or row.recipe_v is None or row.recipe_hash is None:
         return None
-    return Recipe(row.recipe_id, row.recipe_v, row.recipe_hash, row.compile_prompt)
+    limits = None if row.limits is None else Limits.model_validate(row.limits)
+    return Recipe(row.recipe_id, row.recipe_v, row.recipe_hash, row.compile_prompt, limits)
 
 
 def asks_of(constraints: JsonObject) -> Asks:

@@ -184,6 +184,7 @@ BUDGET_VIOLATIONS: LiteralString = """
     select count(*), (array_agg(a.run_id || ':' || a.task_key order by a.created_at desc, a.run_id, a.task_key))[:3]
       from app.artifacts a
      where a.step_id = 'BUDGET' and a.inline #>> '{json,outcome}' = 'blocked' and a.created_at > now() - interval '24 hours'
+       and exists (select from app.runs r where r.id = a.run_id and r.purpose = 'run')
 """
 
 # A receipt is the same side effect when run, step and payload are the same, however often its step was tried.
@@ -201,7 +202,7 @@ REPEATED_REPLIES: LiteralString = """
 FRESH_FAILURES: LiteralString = """
     select count(*), (array_agg(r.workflow_id || ':' || r.status order by r.updated_at desc, r.workflow_id))[:3]
       from app.runs r
-     where r.status in ('failed', 'retries_exceeded') and r.updated_at > now() - interval '24 hours'
+     where r.purpose = 'run' and r.status in ('failed', 'retries_exceeded') and r.updated_at > now() - interval '24 hours'
 """
 
 # One commit ends a run and its workflow, so one snapshot never sees them disagree. Workflows of other kinds write their rows in

@@ -45,29 +45,32 @@ BUDGETS: LiteralString = """
      order by a.created_at desc, a.run_id, a.task_key
      limit %s
 """
-#: Of the last day. How long a sandbox took to boot stands in the task's artifact, once for each of the run's attempts.
+#: Of the last day; a template that was built ahead apart from the plain environment under the same key. How long a sandbox took to
+#: boot stands in the task's artifact, once for each of the run's attempts.
 TEMPLATES: LiteralString = """
     with tasks as (
-        select b.run_id, b.task_key, b.request ->> 'templateKey' as template_key, (b.metrics ->> 'wallMs')::float8 as wall_ms
+        select r.recipe_id, r.recipe_v, b.request ->> 'templateKey' as template_key, b.request ->> 'templateId' as template_id,
+               b.run_id, b.task_key, (b.metrics ->> 'wallMs')::float8 as wall_ms
           from app.sbx_runs b
+          join app.runs r on r.id = b.run_id
          where b.created_at > now() - interval '1 day' and b.request ->> 'templateKey' is not null),
     boots as (
-        select t.template_key, t.run_id, (a.inline #>> '{json,bootMs}')::float8 as boot_ms
-          from (select distinct template_key, run_id, task_key from tasks) t
+        select t.recipe_id, t.recipe_v, t.template_key, t.template_id, avg((a.inline #>> '{json,bootMs}')::float8) as mean_ms,
+               percentile_cont(0.95) within group (order by (a.inline #>> '{json,bootMs}')::float8) as p95_ms
+          from (select distinct recipe_id, recipe_v, template_key, template_id, run_id, task_key from tasks) t
           join app.artifacts a
             on a.run_id = t.run_id and a.step_id = 'ExecuteST' and a.task_key = t.task_key and a.uri like '%/sbx-boot.json'
-         where a.inline #>> '{json,bootMs}' is not null)
-    select r.recipe_id as "recipeId", r.recipe_v as "recipeV", t.template_key as "templateKey", count(*) as "runCount",
-           (select round(avg(b.boot_ms)::numeric, 1)::float8
-              from boots b join app.runs x on x.id = b.run_id
-             where b.template_key = t.template_key
-               and (x.recipe_id, x.recipe_v) is not distinct from (r.recipe_id, r.recipe_v)) as "avgBootMs",
-           round(avg(t.wall_ms)::numeric, 1)::float8 as "avgExecMs",
+         where a.inline #>> '{json,bootMs}' is not null
+         group by t.recipe_id, t.recipe_v, t.template_key, t.template_id)
+    select t.recipe_id as "recipeId", t.recipe_v as "recipeV", t.template_key as "templateKey", t.template_id as "templateId",
+           count(*) as "runCount", round(min(b.mean_ms)::numeric, 1)::float8 as "avgBootMs",
+           round(min(b.p95_ms)::numeric, 1)::float8 as "p95BootMs", round(avg(t.wall_ms)::numeric, 1)::float8 as "avgExecMs",
            'sql' as source, 'app.sbx_runs, app.artifacts' as provenance, 'sbx-boot.json' as "rawRef"
       from tasks t
-      join app.runs r on r.id = t.run_id
-     group by r.recipe_id, r.recipe_v, t.template_key
-     order by r.recipe_id nulls first, r.recipe_v nulls first, t.template_key
+      left join boots b on (b.recipe_id, b.recipe_v, b.template_key, b.template_id)
+                           is not distinct from (t.recipe_id, t.recipe_v, t.template_key, t.template_id)
+     group by t.recipe_id, t.recipe_v, t.template_key, t.template_id
+     order by t.recipe_id nulls first, t.recipe_v nulls first, t.template_key, t.template_id nulls first
 """
 
 

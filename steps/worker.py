@@ -12,7 +12,10 @@ from steps.apply import rollback_run
 from steps.crashdemo import crash_demo
 from steps.escalation import escalate_timeout
 from steps.execute_task import execute_task
+from steps.fixtures import recipe_fixture
+from steps.flywheel import improve_recipe
 from steps.ports import Limits, Ports, configure
+from steps.promoting import promote_recipe
 from steps.retention import prune_nightly
 from steps.run import run_intent
 from steps.timers import scheduled_ops, slow_step, time_workflow
@@ -35,6 +38,9 @@ def workflows() -> list[Workflow[Any, Any]]:
         time_workflow,
         scheduled_ops,
         prune_nightly,
+        promote_recipe,
+        improve_recipe,
+        recipe_fixture,
     ]
 
 

@@ -2,14 +2,15 @@
 
 Paths come from a model's output. They are walked one component at a time by directory descriptor, without following symbolic
 links, so neither `..`, an absolute path nor a link (even one swapped in meanwhile) leads out of the root. A write goes to a new
-file beside the target, is synced, and is renamed over it: whatever happens, the target holds either the old text or the new
-one.
+file beside the target, the draft, is synced, and is renamed over it: whatever happens, the target holds either the old text or the
+new one. Folders that a write needed stay when the file goes.
 """
 
 import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import stat
 from collections.abc import Generator
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from engine import TerminalError
 
 MAX_BYTES = 4_000_000
+_DRAFT = ".draft"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ESCAPES = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 
@@ -59,18 +61,26 @@ def write_file(root: Path, path: str, text: str) -> None:
     """Replace the file's text, making the folders it needs and keeping the mode it had."""
     with _guarded(path), _parent_of(root, path, create=True) as (folder, name):
         assert folder is not None
-        draft = f".{hashlib.sha256(name.encode()).hexdigest()[:16]}.draft"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(draft, dir_fd=folder)  # what a crash left behind
+        draft = f"{_draft_prefix(name)}{secrets.token_hex(8)}{_DRAFT}"  # no other writer's, not even one's that froze and goes on
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder)
-        with os.fdopen(handle, "wb") as file:
+        try:
+            with os.fdopen(handle, "wb", buffering=0):  # closes it
+                with contextlib.suppress(FileNotFoundError):
+                    os.fchmod(handle, stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode))
+                _write_all(handle, text.encode())
+                os.fsync(handle)
+            os.replace(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
             with contextlib.suppress(FileNotFoundError):
-                os.fchmod(handle, stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode))
-            file.write(text.encode())
-            file.flush()
-            os.fsync(handle)
-        os.replace(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+                os.unlink(draft, dir_fd=folder)
+            raise
         os.fsync(folder)
+
+
+def _write_all(handle: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
 
 
 def remove_file(root: Path, path: str) -> None:
@@ -80,6 +90,19 @@ def remove_file(root: Path, path: str) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=folder)
                 os.fsync(folder)
+
+
+def remove_drafts(root: Path, path: str) -> None:
+    """Remove what writers of the file left behind that were killed in the act. One that is still at it fails."""
+    with _guarded(path), _parent_of(root, path, create=False) as (folder, name):
+        for entry in () if folder is None else os.listdir(folder):
+            if entry.startswith(_draft_prefix(name)) and entry.endswith(_DRAFT):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry, dir_fd=folder)
+
+
+def _draft_prefix(name: str) -> str:
+    return f".{hashlib.sha256(name.encode()).hexdigest()[:16]}."
 
 
 @contextlib.contextmanager

@@ -1,14 +1,12 @@
 """bin/migrate: brings the schema to this code's version, with the recipes that every database starts with, and says what it did."""
 
 import asyncio
-from typing import Any
-
-import psycopg
 
 from bin.database import Migration, connect, migrate, where
 from bin.settings import Settings
 from bin.wiring import database_of, run
-from steps.recipes import install_seeds
+from engine import Engine
+from steps.seeds import install_seeds
 
 
 def main(settings: Settings) -> int:
@@ -17,18 +15,17 @@ def main(settings: Settings) -> int:
     return 0
 
 
-def prepare(dsn: str) -> Migration:
+def prepare(dsn: str, *, only_default_recipe: bool = False) -> Migration:
     """Make the database ready for this code."""
     with connect(dsn, autocommit=True) as conn:
         done = migrate(conn)
-    asyncio.run(plant_seeds(dsn))
+    asyncio.run(plant_seeds(dsn, only_default_recipe))
     return done
 
 
-async def plant_seeds(dsn: str) -> None:
-    conn: psycopg.AsyncConnection[Any] = await psycopg.AsyncConnection.connect(dsn)
-    async with conn:
-        await install_seeds(conn)
+async def plant_seeds(dsn: str, only_default: bool) -> None:
+    async with Engine.connect(dsn, pool_size=1) as engine:
+        await install_seeds(engine, only_default=only_default)
 
 
 if __name__ == "__main__":

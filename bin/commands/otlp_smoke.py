@@ -78,7 +78,7 @@ def run_once(dsn: str, collectors: tuple[Receiver, Receiver], logs: Path) -> str
             processes.callback(one.stop)
         print(f"· started an API and a worker, logs in {logs}/otlp-{mark}-*.log", flush=True)
         with httpx.Client(base_url=api.url(), timeout=60) as http:
-            wid, _ = drive(http, dsn, replay=False)
+            wid, _ = drive(http, replay=False)
     return wid
 
 

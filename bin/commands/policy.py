@@ -61,8 +61,8 @@ RULES: Mapping[str, tuple[str, ...]] = {
     ),
     "hitl-event-abi": ("tests/steps/test_contracts.py::test_an_external_event_needs_a_well_formed_address",),
     "stable-recipe-needs-eval-fixtures": (
-        "tests/steps/test_recipes.py::test_a_version_without_checks_or_fixtures_is_not_promoted",
-        "tests/steps/test_recipes.py::test_promotion_goes_from_draft_over_candidate_to_stable_and_active",
+        "tests/steps/test_promotion.py::test_a_version_without_checks_or_fixtures_is_refused_at_once",
+        "tests/steps/test_promotion.py::test_a_candidate_whose_fixtures_are_green_becomes_stable_and_active",
     ),
     "duplicate-side-effect-guard": (
         "tests/steps/test_schema.py::test_the_ledger_of_replies_takes_each_key_once_and_is_never_changed",

@@ -17,6 +17,8 @@ DedupeKey = Annotated[str, Field(min_length=1, max_length=256)]
 ReplyOrigin = Literal["manual", "api-shim", "webhook", "webhook-ci", "external", "unknown"]
 EventOrigin = Literal[ReplyOrigin, "engine-dbos"]
 Origin = Literal[EventOrigin, "legacy-event", "poller-ci", "legacy-approve"]
+#: What a run answers itself.
+OWN_ORIGIN: Origin = "engine-dbos"
 GateState = Literal["PENDING", "RECEIVED", "TIMED_OUT", "RESOLVED"]
 
 

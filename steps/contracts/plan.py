@@ -64,20 +64,20 @@ class OCOutput(Wire):
     raw_response: str | None = None
 
 
-def _without_prose(schema: Any) -> Any:
+def without_prose(schema: Any) -> Any:
     """The schema without titles and descriptions, so that its hash, a part of every call's key, hangs on its
     meaning alone.
     """
     if isinstance(schema, list):
-        return [_without_prose(item) for item in schema]
+        return [without_prose(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     return {
-        key: _without_prose(item)
+        key: without_prose(item)
         for key, item in schema.items()
         if not (key in ("title", "description") and isinstance(item, str))
     }
 
 
-PLAN_SCHEMA: JsonObject = _without_prose(Plan.model_json_schema())
-BUILD_SCHEMA: JsonObject = _without_prose(Build.model_json_schema())
+PLAN_SCHEMA: JsonObject = without_prose(Plan.model_json_schema())
+BUILD_SCHEMA: JsonObject = without_prose(Build.model_json_schema())

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from steps.contracts.base import Millis, Text, Wire
+from steps.contracts.base import JsonObject, Millis, Text, Wire
 from steps.contracts.queues import PartitionStanding
 
 ProofSource = Literal["sql", "api", "dbos", "artifact", "k6", "policy", "test"]
@@ -25,6 +25,16 @@ class ProofCard(Wire):
     sourceTs: Millis | None = None
     provenance: Text
     rawRef: str | None = None
+
+
+class EvalRow(Wire):
+    """The verdict of a recipe's check over what a run left. payload: figures, where the kind of check has some."""
+
+    checkId: str
+    passed: Annotated[bool, Field(alias="pass")]
+    reason: str
+    payload: JsonObject | None = None
+    createdAt: Millis
 
 
 class Sourced(Wire):
@@ -70,13 +80,17 @@ class BudgetRow(Sourced):
 
 
 class TemplateRow(Sourced):
-    """Sandbox tasks of one template: how many, how long they booted and ran on average."""
+    """Sandbox tasks of one template: how many, how long they booted and ran on average, and what 95 of 100 booted in at most.
+    templateId: of one that was built ahead; without it they started from the plain environment.
+    """
 
     recipeId: str | None
     recipeV: str | None
     templateKey: str
+    templateId: str | None = None
     runCount: Count
     avgBootMs: float | None
+    p95BootMs: float | None = None
     avgExecMs: float | None
 
 

@@ -33,7 +33,7 @@ class SignoffPosture(Wire):
     runtimeMode: RuntimeMode
     ocMode: Literal["replay", "record", "live"]
     sbxMode: Literal["mock", "live"]
-    sbxProvider: Literal["e2b", "microsandbox"]
+    sbxProvider: Literal["local", "e2b", "microsandbox"]
     appVersion: str
     claimScope: ClaimScope
 

@@ -56,7 +56,7 @@ class RunHeader(Wire):
     recipeRef: RecipeRef | None
     recipeHash: str | None
     intentHash: str | None
-    workflowName: Literal["RunIntent"]
+    workflowName: Literal["RunIntent", "ImproveRecipe"]
     createdAt: Millis
     updatedAt: Millis
     error: ErrorMessage | None = None
@@ -70,7 +70,7 @@ class RunHeader(Wire):
     runtimeMode: RuntimeMode
     ocMode: Literal["replay", "record", "live"]
     sbxMode: Literal["mock", "live"]
-    sbxProvider: Literal["e2b", "microsandbox"]
+    sbxProvider: Literal["local", "e2b", "microsandbox"]
     appVersion: str
     ocStrictMode: bool
     claimScope: Literal["signoff", "demo", "live-smoke"]

@@ -21,10 +21,13 @@ from steps.sandbox import MockSandbox
 from steps.worker import QUEUES, Limits, Ports, configure, workflows
 from tests.api.samples import BUNDLE, Rows
 
+# What is append-only refuses to be emptied, but for a replica.
 WIPE = """
-    truncate app.intents, app.marks, app.workflow_runs, app.recipes, app.recipe_versions, app.recipe_fixtures,
-             app.patch_history, dbos.workflow_status, dbos.operation_outputs, dbos.queues, engine.wake, engine.wait, engine.worker,
-             engine.queue, engine.queue_partition, engine.nudge, engine.clock cascade
+    set session_replication_role = replica;
+    truncate app.intents, app.marks, app.workflow_runs, app.recipes, app.recipe_versions, app.recipe_fixtures, app.promotions,
+             app.improvements, app.patch_history, dbos.workflow_status, dbos.operation_outputs, dbos.queues, engine.wake,
+             engine.wait, engine.worker, engine.queue, engine.queue_partition, engine.nudge, engine.clock cascade;
+    reset session_replication_role
 """
 
 

@@ -134,6 +134,7 @@ async def populate(database: str, folder: Path) -> dict[str, list[str]]:
         "key": ["status", "stdout"],
         "uri": uris,
         "recipe_id": ["sample"],
+        "v": ["1.0.0"],
         "intent_id": wids,
     }
 
@@ -196,8 +197,9 @@ def test_very_many_generated_requests_get_documented_answers(world: World, route
 
 
 def bodies(world: World) -> dict[str, tuple[str, JsonObject]]:
-    """For each route that takes a body: an address at which it is right, and a body that is accepted there."""
-    (gate,), (done, _, waiting, queued, _) = world.known["gate_key"], world.known["wid"]
+    """For each route that takes a body: an address at which it is right, and a body with nothing wrong in it."""
+    (gate,), (done, failed, waiting, queued, _) = world.known["gate_key"], world.known["wid"]
+    version = "/api/recipes/sample/versions/1.0.0"
     said = {"actor": "ada", "reason": "because"}
     answer = {"payload": {"choice": "yes", "rationale": "r"}, "dedupeKey": "k", "origin": "webhook"}
     intent = {"goal": "g", "inputs": {"a": [1, {"b": 2.5}]}, "constraints": {}, "connectors": ["c"]}
@@ -230,6 +232,9 @@ def bodies(world: World) -> dict[str, tuple[str, JsonObject]]:
         "POST /api/runs/{wid}/approve-plan": (f"/api/runs/{waiting}/approve-plan", {"approvedBy": "ada", "notes": "n"}),
         "POST /api/recipes/import": ("/api/recipes/import", {"id": "sample", "versions": [changed(SPEC, v="2.0.0")]}),
         "POST /api/recipes/export": ("/api/recipes/export", {"id": "sample"}),
+        "POST /api/recipes/{recipe_id}/versions/{v}/candidate": (f"{version}/candidate", said),
+        "POST /api/recipes/{recipe_id}/versions/{v}/promote": (f"{version}/promote", said),
+        "POST /api/runs/{wid}/improve": (f"/api/runs/{failed}/improve", {**said, "version": "1.0.1"}),
         "POST /api/ops/wf/{wid}/cancel": (f"/api/ops/wf/{queued}/cancel", said),
         "POST /api/ops/wf/{wid}/resume": (f"/api/ops/wf/{queued}/resume", said),
         "POST /api/ops/wf/{wid}/fork": (f"/api/ops/wf/{done}/fork", {"stepN": 1, "appVersion": "v", **said}),

@@ -18,7 +18,7 @@ from steps.ingress import start_run
 from steps.opencode import ReplayOpenCode
 from steps.policy import QueueRules
 from steps.recipes import import_bundle
-from steps.sandbox import mock_result
+from steps.sandbox import OnOutput, mock_result
 from steps.worker import QUEUES, Limits, Ports, configure, workflows
 from tests.api.samples import SPEC, START, Rows, changed
 
@@ -53,7 +53,7 @@ class HeldSandbox:
         self.free = asyncio.Event()
         self.cut_off = 0
 
-    async def run(self, request: SBXReq, *, attempt: int, key: str) -> SBXRes:
+    async def run(self, request: SBXReq, *, attempt: int, key: str, on_output: OnOutput | None = None) -> SBXRes:
         self.entered.append(key)
         try:
             await self.free.wait()

@@ -19,7 +19,7 @@ from steps.contracts.sandbox import SBXReq, SBXRes
 from steps.identity import gate_key, prompt_event, run_id
 from steps.opencode import ReplayOpenCode
 from steps.ops import cancel
-from steps.sandbox import MockSandbox
+from steps.sandbox import MockSandbox, OnOutput
 from steps.worker import Limits, Ports, configure, workflows
 from tests.api.samples import START, Rows, changed
 from tests.steps.product import replay
@@ -50,7 +50,7 @@ class Tasks(MockSandbox):
         self.at_work = 0
         self.most = 0
 
-    async def run(self, request: SBXReq, *, attempt: int, key: str) -> SBXRes:
+    async def run(self, request: SBXReq, *, attempt: int, key: str, on_output: OnOutput | None = None) -> SBXRes:
         self.at_work += 1
         self.most = max(self.most, self.at_work)
         try:

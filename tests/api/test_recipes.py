@@ -7,7 +7,7 @@ import pytest
 
 from steps.canonical import canonical_json
 from steps.contracts.intent import RecipeRef
-from steps.recipes import promote_stable, set_candidate
+from steps.promotion import locked, make_stable, set_candidate
 from tests.api.samples import SPEC, Rows, changed
 
 
@@ -47,7 +47,7 @@ async def test_a_stable_version_is_immutable(client: httpx.AsyncClient, rows: Ro
     ref = RecipeRef(id="sample", v="1.0.0")
     async with rows.engine.transaction() as conn:
         await set_candidate(conn, ref)
-        await promote_stable(conn, ref)
+        await make_stable(conn, await locked(conn, ref))
     response = await client.post("/api/recipes/import", json=bundle(SPEC))
     assert response.status_code == 409
     assert response.json()["error"].startswith("stable recipe version is immutable")
@@ -70,6 +70,76 @@ async def test_a_malformed_bundle_is_refused_and_writes_nothing(client: httpx.As
     response = await client.post("/api/recipes/import", json=body)
     assert response.status_code == 400
     assert response.json()["error"].startswith("invalid RecipeBundle: data")
+    assert await rows.counts() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "sentence"),
+    [
+        ({"formSchema__type": "array"}, "/versions/0/formSchema", "must be a schema of type object"),
+        ({"formSchema__properties": 1}, "/versions/0/formSchema", "must be JSON Schema 2020-12"),
+        ({"formSchema": {"$ref": "https://elsewhere.example/x"}}, "/versions/0/formSchema", "can't refer to another document"),
+        (
+            {"eval": [{"id": "e", "kind": "regex", "artifact": "a", "re": "(?=x)"}]},
+            "/versions/0/eval/0/re",
+            "without lookarounds",
+        ),
+        (
+            {"eval": [{"id": "e", "kind": "jsonschema", "artifact": "a", "schema": {"minimum": "x"}}]},
+            "/versions/0/eval/0/schema",
+            "(at /minimum)",
+        ),
+        (
+            {"eval": [{"id": "e", "kind": "diff_le", "artifactA": "a", "artifactB": "b", "max": 1e300}]},
+            "/versions/0/eval/0/max",
+            "<=",
+        ),
+        ({"intentTmpl__goal": "{{form.goal}}"}, "/versions/0/intentTmpl", "must hold placeholders such as {{formData.a.b}} only"),
+        ({"intentTmpl__goal": "{{formData.goal"}, "/versions/0/intentTmpl", "must close each placeholder"),
+        (
+            {"fixtures": [{"id": "fx", "formData": {"goal": 1}}]},
+            "/versions/0",
+            "fx does not: invalid formData: formData/goal must be",
+        ),
+        ({"limits__maxSteps": 2**31}, "/versions/0/limits/maxSteps", "must be <= 2147483647"),
+        ({"limits__maxTokens": 2**63}, "/versions/0/limits/maxTokens", "must be <= 2147483647"),
+        ({"prompts__compile": "x" * 20_001}, "/versions/0/prompts/compile", "more than 20000 characters"),
+        ({"name": "x" * 201}, "/versions/0/name", "more than 200 characters"),
+        ({"tags": ["t"] * 51}, "/versions/0/tags", "more than 50 items"),
+        (
+            {"eval": [{"id": str(n), "kind": "file_exists", "glob": "*"} for n in range(201)]},
+            "/versions/0/eval",
+            "more than 200 items",
+        ),
+        ({"fixtures": [{"id": str(n), "formData": {}} for n in range(101)]}, "/versions/0/fixtures", "more than 100 items"),
+        ({"formSchema__description": "x" * 262_144}, "/versions/0", "must NOT be larger than 262144 bytes"),
+        ({"name": "a\0b"}, "/versions/0", "must not contain the NUL character"),
+    ],
+)
+async def test_a_bundle_that_could_not_work_is_refused_with_its_place_and_writes_nothing(
+    client: httpx.AsyncClient, rows: Rows, change: dict[str, Any], place: str, sentence: str
+) -> None:
+    before = await rows.counts()
+    response = await client.post("/api/recipes/import", json=bundle(changed(SPEC, v="2.0.0", **change), changed(SPEC, v="3.0.0")))
+    assert response.status_code == 400
+    [detail] = response.json()["details"]
+    assert (detail["instancePath"], sentence in detail["message"]) == (place, True), detail
+    assert await rows.counts() == before
+
+
+async def test_a_bundle_has_each_version_once_and_not_too_many(client: httpx.AsyncClient, rows: Rows) -> None:
+    before = await rows.counts()
+    for versions, sentence in (
+        ([changed(SPEC, v="2"), changed(SPEC, v="2", name="other")], "must have each version once"),
+        ([{} for _ in range(1001)], "must NOT have more than 1000 items"),
+        (
+            [changed(SPEC, v=str(n), formSchema={"enum": [n, *([0] * 1_990)]}, fixtures=[]) for n in range(26)],
+            "must NOT have schemas of more than 50000 values altogether",
+        ),
+    ):
+        response = await client.post("/api/recipes/import", json=bundle(*versions))
+        assert response.status_code == 400
+        assert sentence in response.json()["error"]
     assert await rows.counts() == before
 
 

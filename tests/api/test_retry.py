@@ -16,7 +16,7 @@ from steps.contracts.sandbox import ErrCode, SBXReq, SBXRes
 from steps.execute_task import run_in_sandbox
 from steps.identity import gate_key
 from steps.opencode import AgentRequest, produced
-from steps.sandbox import mock_result
+from steps.sandbox import OnOutput, mock_result
 from tests.api.older_client import RECIPES, Hold, OlderClient
 from tests.api.samples import Rows
 from tests.steps.product import Product, patch, replay
@@ -42,7 +42,7 @@ class Outside:
             raise TerminalError("the agent is not well", name="agent_failed")
         return produced(request)
 
-    async def run(self, request: SBXReq, *, attempt: int, key: str) -> SBXRes:
+    async def run(self, request: SBXReq, *, attempt: int, key: str, on_output: OnOutput | None = None) -> SBXRes:
         self.commands.append(request.cmd)
         code: ErrCode = self.failures.pop(0) if self.failures else "NONE"
         return mock_result(request, 0 if code == "NONE" else 1, code)

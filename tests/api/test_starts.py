@@ -122,7 +122,7 @@ BUDGET = {
         (changed(START, opts__budget=BUDGET | {"maxFanout": 0}), "invalid RunStartRequest: data/opts/budget"),
         (changed(START, formData=[]), "invalid RunStartRequest: data/formData must be object"),
         (changed(START, formData={"goal": "x"}), "missing template key: formData.account"),
-        (changed(START, formData__goal=7), "invalid Intent: data/goal must be string"),
+        (changed(START, formData__goal=7), "invalid formData: formData/goal must be string"),
         (changed(START, formData__goal=""), "invalid Intent: data/goal must NOT have fewer"),
     ],
 )

@@ -30,7 +30,9 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker process is to do. `cast`: whose workflows it runs, 'engine' (subject.py) or 'product'."""
+    """What a worker process is to do. `cast`: whose workflows it runs, 'engine' (subject.py) or 'product'. `files`: its points are
+    system calls at files.
+    """
 
     dsn: str
     folder: Path
@@ -41,6 +43,7 @@ class Job:
     trace: bool = False
     lease_s: float = LEASE_S
     slots: int = 64
+    files: bool = False
 
     @property
     def trace_file(self) -> Path:
@@ -123,7 +126,7 @@ def _main(job: Job, log: Path) -> None:
     os.dup2(1, 2)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     subject.ledger = job.folder / "ledger"
-    Points(job.root, job.point, job.number, job.trace_file if job.trace else None).install()
+    Points(job.root, job.point, job.number, job.trace_file if job.trace else None, files=job.files).install()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_work(job))
 

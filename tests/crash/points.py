@@ -1,6 +1,7 @@
 """Crash points: moments of a worker process, named by what is being written, at which the process signals itself.
 
-Installed into a worker by wrapping the engine's own functions from outside. A point is `<moment> <write>`. The moment is `ready`
+Installed into a worker by wrapping the engine's own functions from outside. With `files`, the points are the system calls at the
+workspace's files instead, `file open #1`. Else a point is `<moment> <write>`. The moment is `ready`
 (nothing sent), `before` (all statements sent, their COMMIT not), or `after` (committed, the answer not yet used). The write names the
 workflow (`.` for the run under test, else the rest of its child's id), the kind of entry and its call path, and how often this process
 has passed it: `. Step 3 #1`.
@@ -21,6 +22,7 @@ from psycopg.pq import TransactionStatus
 from engine import claims, transactions, wakeups
 from engine.entries import Entry
 from engine.journal import Journal
+from steps import workspace
 
 _path: contextvars.ContextVar[str] = contextvars.ContextVar("path_of_transaction", default="")
 
@@ -28,11 +30,12 @@ _path: contextvars.ContextVar[str] = contextvars.ContextVar("path_of_transaction
 class Points:
     """Watches the writes of this process; at `point` it sends itself `number`. `trace` collects the names of all points passed."""
 
-    def __init__(self, root: str, point: str | None, number: signal.Signals, trace: Path | None) -> None:
+    def __init__(self, root: str, point: str | None, number: signal.Signals, trace: Path | None, *, files: bool = False) -> None:
         self.root = root
         self.point = point
         self.number = number
         self.trace = trace
+        self.files = files
         self.seen: Counter[str] = Counter()
 
     def passing(self, moment: str, writes: Iterable[str]) -> None:
@@ -54,6 +57,9 @@ class Points:
         return f"{self.of(entry.owner.id)} {type(entry).__name__} {path}".rstrip()
 
     def install(self) -> None:
+        if self.files:
+            setattr(workspace, "os", WatchedOs(lambda call: self.passing("file", [call])))  # noqa: B010
+            return
         self._watch_journal()
         self._watch_transactions()
         self._watch_claims()
@@ -114,6 +120,30 @@ class Points:
             return done
 
         setattr(wakeups, name, watched)
+
+
+class WatchedOs:
+    """The module os, as whoever moves files sees it. Before each call that changes something, its name is passed to `passing`."""
+
+    CHANGES = frozenset({"fchmod", "fsync", "mkdir", "open", "replace", "unlink", "write"})
+
+    def __init__(self, passing: Callable[[str], object]) -> None:
+        self._passing = passing
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(os, name)
+        if name not in self.CHANGES:
+            return call
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self._passing(name)
+            if name == "write":
+                written = os.write(args[0], args[1][: len(args[1]) // 2])
+                self._passing("half a write")
+                return written + os.write(args[0], args[1][written:])
+            return call(*args, **kwargs)
+
+        return watched
 
 
 class Tapped:

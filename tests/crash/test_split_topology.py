@@ -59,7 +59,7 @@ def test_a_run_is_the_same_in_both_topologies(server: str, template: str, launch
             processes = [launch(command, dsn) for command in commands]
             url = processes[0].url()
             with httpx.Client(base_url=url, timeout=60) as http:
-                wid, _ = drive(http, dsn, replay=True)
+                wid, _ = drive(http, replay=True)
             told.append(without_moments(readings(url, wid)))
             for process in processes:
                 process.stop()
@@ -70,7 +70,7 @@ def test_a_run_is_the_same_in_both_topologies(server: str, template: str, launch
 def test_what_was_said_stands_whoever_is_killed(database: str, launch: Launch) -> None:
     api, worker = launch("api", database), launch("worker", database)
     with httpx.Client(base_url=api.url(), timeout=60) as http:
-        publish(http, database)
+        publish(http)
         wid = expect(http.post("/api/run", json=START), 201)["workflowID"]
         poll(http, wid, lambda run: run["nextAction"] == "APPROVE_PLAN")
         poll(http, wid, lambda _: bool(http.get(f"/api/runs/{wid}/gates").json()))

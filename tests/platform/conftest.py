@@ -47,7 +47,7 @@ def observe(dsn: str, collectors: tuple[Receiver, Receiver], folder: Path) -> Ob
             processes[role] = ServiceProcess(role, folder / f"{role}.log", environment(dsn, collectors) | own)
             processes[role].start()
         with httpx.Client(base_url=processes["api"].url(), timeout=30) as http:
-            wid, _ = drive(http, dsn, replay=False)
+            wid, _ = drive(http, replay=False)
             assert http.get(f"/api/runs/{wid}", headers={"traceparent": CALLER, "x-request-id": "mine"}).status_code == 200
             assert http.post("/api/run", content=b"no json", headers={"x-request-id": "a bad name"}).status_code == 400
             assert http.get("/nowhere").status_code == 404

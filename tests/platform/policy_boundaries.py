@@ -13,7 +13,7 @@ DDL = re.compile(
 )
 SDKS = {"e2b", "e2b_code_interpreter", "microsandbox", "opencode", "opencode_ai"}
 NETWORKS = {"httpx", "requests", "urllib.request", "http.client", "http.server", "socket", "subprocess", "pty"}
-PORTS = re.compile(r"steps/(opencode|sandbox)\w*\.py")
+PORTS = re.compile(r"steps/((opencode|sandbox)\w*|sandboxes/\w+)\.py")
 PARENT = re.compile(r"\bparentI[dD]s?\b|(?i:\bparent_?session)")
 GUARDS_PARENTS = "steps/agent.py"  # it looks for them in what agents were given
 PLACEHOLDER = re.compile(r"\b([0-9a-f])\1{63}\b|\b(deadbeef){8}\b|\b(0123456789abcdef){4}\b")

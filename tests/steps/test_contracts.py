@@ -161,7 +161,7 @@ def test_every_field_of_a_spec_but_its_tags_is_required(field: str) -> None:
 
 
 def test_the_seed_recipes_are_valid() -> None:
-    assert [spec.id for bundle in seed_bundles() for spec in bundle.versions] == ["compile-default"]
+    assert "compile-default" in [spec.id for bundle in seed_bundles() for spec in bundle.versions]
 
 
 @pytest.mark.parametrize(

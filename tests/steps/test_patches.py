@@ -1,8 +1,10 @@
 """Patches: what is written, what is taken back, and what is refused."""
 
+import contextlib
 import hashlib
 import itertools
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import TerminalError
+from steps import workspace
 from steps.patches import (
     Image,
     LedgerRow,
@@ -20,7 +23,10 @@ from steps.patches import (
     writes_to_apply,
     writes_to_roll_back,
 )
-from steps.workspace import normal, read_file, remove_file, write_file
+from steps.workspace import normal, read_file, remove_drafts, remove_file, write_file
+from tests.crash.points import WatchedOs
+
+Act = Callable[[Path, str], object]
 
 
 def rows(*states: Image, path: str = "a.txt", applied: bool = False) -> list[LedgerRow]:
@@ -87,6 +93,11 @@ def test_a_patch_that_was_never_made_is_left_alone(here: Image) -> None:
     assert writes_to_roll_back(rows("A", "B"), {"a.txt": here}) == ([], [])
 
 
+@pytest.mark.parametrize("here", ["A", "other", None])
+def test_a_patch_that_changed_nothing_takes_nothing_back(here: Image) -> None:
+    assert writes_to_roll_back(rows("A", "A", applied=True), {"a.txt": here}) == ([], [0])
+
+
 def test_a_patched_file_that_somebody_changed_stops_the_whole_rollback() -> None:
     ledger = [*rows("A", "B", applied=True), LedgerRow(1, "b.txt", "x", "y", "d", True)]
     with pytest.raises(TerminalError, match=r"POSTIMAGE_MISMATCH:a\.txt"):
@@ -146,13 +157,27 @@ def test_a_write_does_not_reach_through_a_hard_link(tmp_path: Path) -> None:
     assert (tmp_path / "kept").read_text() == "old"
 
 
-def test_a_draft_that_a_crash_left_behind_is_no_obstacle(tmp_path: Path) -> None:
-    write_file(tmp_path, "a.txt", "one")
-    draft = f".{hashlib.sha256(b'a.txt').hexdigest()[:16]}.draft"
-    (tmp_path / draft).write_text("half")
-    write_file(tmp_path, "a.txt", "two")
-    assert (tmp_path / "a.txt").read_text() == "two"
+@pytest.mark.parametrize("move", [apply, roll_back])
+def test_what_a_killed_writer_left_behind_goes_with_the_next_move(tmp_path: Path, move: Callable[..., object]) -> None:
+    (tmp_path / "a.txt").write_text("A")
+    for name in ("a.txt", "other.txt"):
+        (tmp_path / f".{hashlib.sha256(name.encode()).hexdigest()[:16]}.0123456789abcdef.draft").write_text("half")
+    move(tmp_path, rows("A", "A"))
+    left = f".{hashlib.sha256(b'other.txt').hexdigest()[:16]}.0123456789abcdef.draft"
+    assert sorted(os.listdir(tmp_path)) == [left, "a.txt"]
+
+
+def test_a_write_that_fails_leaves_no_draft_and_the_old_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_file(tmp_path, "a.txt", "old")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="no space"):
+        write_file(tmp_path, "a.txt", "new")
     assert os.listdir(tmp_path) == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def fail(handle: int) -> None:
+    raise OSError("no space")
 
 
 def test_removing_what_is_gone_is_fine(tmp_path: Path) -> None:
@@ -191,6 +216,35 @@ def test_symbolic_links_are_not_followed_anywhere(tmp_path: Path) -> None:
     with pytest.raises(TerminalError):
         remove_file(root, "folder/secret")
     assert os.listdir(outside) == ["secret"]
+
+
+@pytest.mark.parametrize("act", [read_file, remove_file, remove_drafts, lambda root, path: write_file(root, path, "mine")])
+def test_a_folder_that_becomes_a_link_in_the_middle_of_it_leads_nowhere(
+    tmp_path: Path, act: Act, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("theirs")
+    moments = 0
+    while True:
+        root = tmp_path / f"root-{moments}"
+        (root / "a/b").mkdir(parents=True)
+        (root / "a/b/file").write_text("ours")
+        calls = iter(range(moments, -1, -1))
+
+        def swap(_: str, root: Path = root, calls: Iterator[int] = calls) -> None:
+            if next(calls, None) == 0:
+                (root / "a/b").rename(root / "gone")
+                (root / "a/b").symlink_to(outside)
+
+        with monkeypatch.context() as patched, contextlib.suppress(TerminalError):
+            patched.setattr(workspace, "os", WatchedOs(swap))
+            assert act(root, "a/b/file") != "theirs"
+        assert {path.name: path.read_text() for path in outside.iterdir()} == {"file": "theirs"}
+        if not (root / "gone").exists():  # it was over before its turn came
+            break
+        moments += 1
+    assert moments >= 3
 
 
 def test_only_text_files_are_patched(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The registry: versions that never change, and promotion that needs proof."""
+"""The registry: versions that never change, and those that every database starts with."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,12 +9,14 @@ import orjson
 import psycopg
 import pytest
 
-from steps import identity, recipes
+from engine import Engine
+from steps import identity, promotion, recipes
 from steps.canonical import canonical_json
 from steps.contracts.base import parse
 from steps.contracts.intent import RecipeRef
 from steps.contracts.recipe import RecipeBundle, RecipeSpec
 from steps.errors import Conflict, NotFound
+from steps.seeds import install_seeds
 from tests.steps.samples import SPEC
 
 Connection = psycopg.AsyncConnection[Any]
@@ -51,8 +53,9 @@ async def promoted(conn: Connection, *changes: dict[str, Any]) -> None:
     await recipes.import_bundle(conn, bundle(*changes))
     for spec in bundle(*changes).versions:
         ref = RecipeRef(id=spec.id, v=spec.v)
-        await recipes.set_candidate(conn, ref)
-        await recipes.promote_stable(conn, ref)
+        await promotion.set_candidate(conn, ref)
+        async with conn.transaction():
+            await promotion.make_stable(conn, await promotion.locked(conn, ref))
 
 
 async def test_an_import_stores_each_version_as_a_draft_under_its_hash(conn: Connection) -> None:
@@ -105,7 +108,7 @@ async def test_an_export_imports_again_to_the_same_bytes(conn: Connection) -> No
     await recipes.import_bundle(conn, bundle({"v": "2"}, {"v": "1"}))
     exported = await recipes.export_recipe(conn, "spec09.demo")
     assert exported == canonical_json({"id": "spec09.demo", "versions": [SPEC | {"v": "1"}, SPEC | {"v": "2"}]})
-    await conn.execute("delete from app.recipe_fixtures; delete from app.recipe_versions where status = 'draft'")
+    await conn.execute("delete from app.recipe_versions where status = 'draft'")
     await recipes.import_bundle(conn, parse(RecipeBundle, orjson.loads(exported)))
     assert await recipes.export_recipe(conn, "spec09.demo") == exported
 
@@ -133,51 +136,26 @@ async def test_a_version_is_found_by_its_exact_name(conn: Connection) -> None:
     assert missing.value.message == "workflow not found: Recipe not found: spec09.demo@2"
 
 
-async def test_promotion_goes_from_draft_over_candidate_to_stable_and_active(conn: Connection) -> None:
+async def test_a_draft_becomes_a_candidate_once_by_whom_and_why(conn: Connection) -> None:
     await recipes.import_bundle(conn, bundle())
-    with pytest.raises(Conflict, match="is a draft; make it a candidate first"):
-        await recipes.promote_stable(conn, REF)
-    assert (await recipes.set_candidate(conn, REF)).status == "candidate"
-    assert (await recipes.set_candidate(conn, REF)).status == "candidate"
-    assert (await recipes.promote_stable(conn, REF)).status == "stable"
+    with pytest.raises(NotFound, match=r"recipe version not found: spec09\.demo@2"):
+        await promotion.set_candidate(conn, RecipeRef(id="spec09.demo", v="2"))
+    for actor in ("ann", "bob"):
+        assert (await promotion.set_candidate(conn, REF, actor=actor, reason="ready")).status == "candidate"
+    kept = await rows(conn, "select candidate_actor, candidate_reason from app.recipe_versions where id = 'spec09.demo'")
+    assert kept == [("ann", "ready")]
+
+
+async def test_a_stable_version_is_active_under_its_limits(conn: Connection) -> None:
+    await promoted(conn)
     assert await rows(
         conn,
         """
-        select rv.id, rv.v, rv.status, r.active_v from app.recipe_versions rv join app.recipes r on r.id = rv.id
+        select rv.status, r.active_v, r.name, r.version, r.queue_name, r.max_concurrency, r.max_steps, r.max_sandbox_minutes
+          from app.recipe_versions rv join app.recipes r on r.id = rv.id
          where rv.id = 'spec09.demo' and rv.v = '1.0.0'
         """,
-    ) == [("spec09.demo", "1.0.0", "stable", "1.0.0")]
-    assert await rows(
-        conn,
-        """
-        select name, version, queue_name, max_concurrency, max_steps, max_sandbox_minutes from app.recipes
-         where id = 'spec09.demo'
-        """,
-    ) == [("spec09.demo", 1, "intentQ", 1, 10, 5)]
-
-
-@pytest.mark.parametrize("lack", ["eval", "fixtures"])
-async def test_a_version_without_checks_or_fixtures_is_not_promoted(conn: Connection, lack: str) -> None:
-    await recipes.import_bundle(conn, bundle({lack: []}))
-    await recipes.set_candidate(conn, REF)
-    with pytest.raises(Conflict, match="it needs at least one of each"):
-        await recipes.promote_stable(conn, REF)
-    assert (await recipes.get_version(conn, REF)).status == "candidate"
-    assert await count(conn) == (1, 0 if lack == "fixtures" else 1, 0)
-
-
-async def test_a_version_whose_fixture_makes_no_intent_is_not_promoted(conn: Connection) -> None:
-    template = {"goal": "{{formData.missing}}", "inputs": {}, "constraints": {}}
-    await recipes.import_bundle(conn, bundle({"intentTmpl": template}))
-    await recipes.set_candidate(conn, REF)
-    with pytest.raises(Conflict, match=r"fixture fx1 .* makes no intent: missing template key: formData\.missing"):
-        await recipes.promote_stable(conn, REF)
-
-
-@pytest.mark.parametrize("move", [recipes.set_candidate, recipes.promote_stable])
-async def test_an_unknown_version_is_not_promoted(conn: Connection, move: Any) -> None:
-    with pytest.raises(NotFound, match=r"recipe version not found: spec09\.demo@1\.0\.0"):
-        await move(conn, REF)
+    ) == [("stable", "1.0.0", "spec09.demo", 1, "intentQ", 1, 10, 5)]
 
 
 async def test_a_newer_stable_version_becomes_active_and_the_older_one_stays_stable(conn: Connection) -> None:
@@ -186,28 +164,69 @@ async def test_a_newer_stable_version_becomes_active_and_the_older_one_stays_sta
     assert {v.status for v in await recipes.list_versions(conn, "spec09.demo")} == {"stable"}
 
 
-async def test_promoting_an_older_stable_version_makes_it_active_again(conn: Connection) -> None:
-    await promoted(conn, {"v": "1"}, {"v": "2"})
-    await recipes.promote_stable(conn, RecipeRef(id="spec09.demo", v="1"))
-    assert await rows(conn, "select active_v from app.recipes where id = 'spec09.demo'") == [("1",)]
-
-
 async def test_a_stable_version_does_not_go_back_to_candidate(conn: Connection) -> None:
     await promoted(conn)
     with pytest.raises(Conflict, match="stable recipe version is immutable"):
-        await recipes.set_candidate(conn, REF)
+        await promotion.set_candidate(conn, REF)
 
 
-async def test_the_database_itself_keeps_versions_as_they_are(conn: Connection) -> None:
+IMPORT_AS_STABLE: LiteralString = """
+    insert into app.recipe_versions (id, v, hash, status, json)
+    select id, 'new', 'h', 'stable', json from app.recipe_versions where v = 'draft'
+"""
+OTHER_FIXTURE: LiteralString = """
+    insert into app.recipe_fixtures (recipe_id, v, fixture_id, json)
+    values ('spec09.demo', 'draft', 'more', '{"id": "more", "formData": {}}')
+"""
+STABLE_FIXTURE: LiteralString = """
+    insert into app.recipe_fixtures (recipe_id, v, fixture_id, json)
+    select recipe_id, '1.0.0', 'fx1', json from app.recipe_fixtures where v = 'draft'
+"""
+ALL: LiteralString = """
+    select v.*, f.* from app.recipe_versions v left join app.recipe_fixtures f on f.recipe_id = v.id and f.v = v.v order by v.id, v.v
+"""
+REFUSED: tuple[LiteralString, ...] = (
+    "update app.recipe_versions set json = '{}' where v = 'draft'",
+    "update app.recipe_versions set hash = 'other' where v = 'draft'",
+    "update app.recipe_versions set v = 'other' where v = 'draft'",
+    "update app.recipe_versions set json = '{}' where v = 'candidate'",
+    "update app.recipe_versions set id = 'other' where v = 'candidate'",
+    "update app.recipe_versions set json = '{}' where v = '1.0.0'",
+    "update app.recipe_versions set created_at = now() where v = '1.0.0'",
+    "update app.recipe_versions set status = 'stable' where v = 'draft'",
+    "update app.recipe_versions set status = 'draft' where v = 'candidate'",
+    "update app.recipe_versions set candidate_actor = 'other' where v = 'candidate'",
+    "update app.recipe_versions set status = 'stable', candidate_reason = 'other' where v = 'candidate'",
+    "update app.recipe_versions set status = 'draft' where v = '1.0.0'",
+    "update app.recipe_versions set status = 'candidate' where v = '1.0.0'",
+    "delete from app.recipe_versions where v = 'candidate'",
+    "delete from app.recipe_versions where v = '1.0.0'",
+    "truncate app.recipe_versions cascade",
+    IMPORT_AS_STABLE,
+    "update app.recipe_fixtures set json = '{}'",
+    "update app.recipe_fixtures set fixture_id = 'other' where v = 'draft'",
+    "delete from app.recipe_fixtures where v = 'draft'",
+    "truncate app.recipe_fixtures",
+    OTHER_FIXTURE,
+    STABLE_FIXTURE,
+)
+
+
+async def test_the_database_itself_keeps_versions_and_fixtures_as_they_are(conn: Connection) -> None:
     await promoted(conn)
-    await recipes.import_bundle(conn, bundle({"v": "draft"}))
-    for change in (
-        "update app.recipe_versions set json = '{}' where v = 'draft'",
-        "update app.recipe_versions set status = 'draft' where v = '1.0.0'",
-        "delete from app.recipe_versions where v = '1.0.0'",
-    ):
+    await recipes.import_bundle(conn, bundle({"v": "draft"}, {"v": "candidate"}))
+    await promotion.set_candidate(conn, RecipeRef(id="spec09.demo", v="candidate"))
+    before = await rows(conn, ALL)
+    for change in REFUSED:
         with pytest.raises(psycopg.errors.RestrictViolation):
-            await conn.execute(change)  # type: ignore[arg-type]
+            await conn.execute(change)
+    assert await rows(conn, ALL) == before
+
+
+async def test_only_a_draft_can_be_taken_out_again_and_its_fixtures_go_with_it(conn: Connection) -> None:
+    await recipes.import_bundle(conn, bundle())
+    await conn.execute("delete from app.recipe_versions where id = 'spec09.demo'")
+    assert await count(conn) == (0, 0, 0)
 
 
 async def test_limits_are_found_by_name_and_version(conn: Connection) -> None:
@@ -219,18 +238,35 @@ async def test_limits_are_found_by_name_and_version(conn: Connection) -> None:
     assert await recipes.limits_by_name(conn, "nope") is None
 
 
-async def test_the_seeds_are_installed_once_by_whoever_comes_first(database: str, conn: Connection) -> None:
-    async def installing() -> list[RecipeRef]:
-        async with await psycopg.AsyncConnection.connect(database) as own:
-            return await recipes.install_seeds(own)
-
-    installed = [ref for refs in await asyncio.gather(*(installing() for _ in range(4))) for ref in refs]
-    assert installed == [RecipeRef(id="compile-default", v="v1")]
-    assert (await recipes.get_version(conn, installed[0])).status == "stable"
+@pytest.fixture
+async def engine(database: str) -> AsyncIterator[Engine]:
+    async with Engine.connect(database) as engine:
+        yield engine
 
 
-async def test_the_default_recipe_is_the_newest_active_one(conn: Connection) -> None:
-    await recipes.install_seeds(conn)
+async def test_the_seeds_are_installed_once_by_whoever_comes_first(engine: Engine, conn: Connection) -> None:
+    installed = [ref for refs in await asyncio.gather(*(install_seeds(engine) for _ in range(4))) for ref in refs]
+    seeds = [RecipeRef(id=spec.id, v=spec.v) for bundle in recipes.seed_bundles() for spec in bundle.versions]
+    assert len(seeds) > 1
+    assert installed == seeds
+    assert await rows(conn, "select id, v from app.recipe_versions where status = 'stable' and id not like 'rcp%%'") == [
+        ("compile-default", "v1")
+    ]
+
+
+async def test_every_seed_but_the_default_one_is_promoted_by_its_fixtures(engine: Engine, conn: Connection) -> None:
+    installed = await install_seeds(engine)
+    begun = await rows(conn, "select recipe_id, v, attempt, status from app.promotions order by recipe_id")
+    assert begun == [(ref.id, ref.v, 1, "under_way") for ref in installed if ref.id != "compile-default"]
+    queued = await rows(conn, "select workflow_uuid from dbos.workflow_status order by 1")
+    assert [id for (id,) in queued] == [identity.promotion_id(id, v, 1) for id, v, _, _ in begun]
+
+
+async def test_the_default_recipe_is_the_newest_active_one(engine: Engine, conn: Connection) -> None:
+    await install_seeds(engine)
+    async with conn.transaction():
+        for ref in [RecipeRef(id=id, v=v) for id, v in await rows(conn, "select recipe_id, v from app.promotions")]:
+            await promotion.make_stable(conn, await promotion.locked(conn, ref))
     newest = await rows(
         conn,
         """
@@ -241,21 +277,25 @@ async def test_the_default_recipe_is_the_newest_active_one(conn: Connection) -> 
     assert newest == [("compile-default@v1",)]
 
 
-async def test_a_start_by_name_keeps_its_limits_when_the_seeds_are_in(conn: Connection) -> None:
+async def test_a_start_by_name_keeps_its_limits_when_the_seeds_are_in(engine: Engine, conn: Connection) -> None:
     before = await recipes.limits_by_name(conn, "compile-default")
-    await recipes.install_seeds(conn)
+    await install_seeds(engine)
     assert await recipes.limits_by_name(conn, "compile-default") == before
 
 
-async def test_every_version_that_a_database_starts_with_is_addressed_by_its_hash_and_covered(conn: Connection) -> None:
-    await recipes.install_seeds(conn)
+async def test_every_version_that_a_database_starts_with_is_addressed_by_its_hash_and_covered(
+    engine: Engine, conn: Connection
+) -> None:
+    installed = await install_seeds(engine)
     versions = await rows(conn, "select id, v, hash, json from app.recipe_versions")
-    assert len(versions) == 4
+    assert len(versions) == 3 + len(installed)
     for id, v, digest, document in versions:
         spec = parse(RecipeSpec, document)
         assert (spec.id, spec.v, identity.recipe_hash(document)) == (id, v, digest)
         assert spec.eval
+        assert spec.fixtures
         version = await recipes.get_version(conn, RecipeRef(id=id, v=v))
         for fixture in spec.fixtures:
             recipes.intent_of(version, fixture.formData)
-    assert await rows(conn, "select count(distinct recipe_id) from app.recipe_fixtures") == [(4,)]
+    stored = await rows(conn, "select recipe_id, v, count(*) from app.recipe_fixtures group by 1, 2")
+    assert {(id, v): n for id, v, n in stored} == {(id, v): len(json["fixtures"]) for id, v, _, json in versions}

@@ -16,18 +16,22 @@ from steps import identity, ops
 from steps import retention as pruning
 from steps.contracts.base import parse
 from steps.contracts.gate import GateReply
-from steps.contracts.intent import RunRequest
+from steps.contracts.intent import RecipeRef, RunRequest
 from steps.contracts.ops import CancelWorkflowRequest, ForkWorkflowRequest
+from steps.contracts.recipe import RecipeBundle
 from steps.crashdemo import crash_demo
 from steps.errors import Conflict, InvalidInput, NotFound
 from steps.execute_task import run_in_sandbox
 from steps.ingress import start_intent
 from steps.policy import QueueRules
+from steps.promotion import begin, set_candidate
+from steps.recipes import import_bundle
 from steps.replies import reply_to_gate
 from steps.retention import LEAST, NIGHTLY, Pruned, moment, prune, prune_stage, set_retention
 from steps.timers import set_schedule
 from steps.worker import QUEUES, workflows
 from tests.steps.product import WAIT_S, Product, patch, product, replay
+from tests.steps.samples import SPEC
 from tests.tables import row_counts
 
 DAY_MS = 86_400_000
@@ -130,7 +134,27 @@ async def test_every_table_that_names_a_run_or_workflow_is_known(runs: Product) 
         """
     )
     known = {*re.findall(r'as "([a-z_.]+)"', pruning.COUNT + retention.COUNT), "engine.wake"}
-    assert {row["name"] for row in naming} - known == set()
+    evidence = {"app.promotions", "app.improvements"}  # stays when its runs go
+    assert {row["name"] for row in naming} - known == evidence
+
+
+async def test_the_runs_of_a_promotion_go_and_its_row_stays(runs: Product, database: str) -> None:
+    before = of_runs(row_counts(database))
+    ref = RecipeRef(id=SPEC["id"], v=SPEC["v"])
+    check = {"id": "files", "kind": "file_exists", "glob": "**/*"}
+    async with runs.engine.transaction() as conn:
+        await import_bundle(conn, parse(RecipeBundle, {"id": "b", "versions": [SPEC | {"eval": [check]}]}))
+        await set_candidate(conn, ref)
+    begun = await begin(runs.engine, ref, actor="ann", reason="good")
+    assert begun.promotion is not None
+    await runs.result(begun.promotion.workflowID)
+    await later(runs)
+    pruned = await pass_over(runs.engine)
+    assert pruned.runs == 2
+    stayed = {name: rows for name, rows in of_runs(row_counts(database)).items() if rows != before.get(name)}
+    assert set(stayed) <= {"app.promotions", "app.recipes", "app.recipe_versions", "app.recipe_fixtures", "engine.clock"}
+    (row,) = await runs.rows("select status, outcome from app.promotions")
+    assert (row["status"], row["outcome"]["fixtures"][0]["green"]) == ("promoted", True)
 
 
 async def test_a_run_that_ended_too_late_stays(runs: Product) -> None:

@@ -14,7 +14,7 @@ from steps.errors import Conflict, NotFound
 from steps.execute_task import run_in_sandbox
 from steps.opencode import AgentRequest, produced
 from steps.retry import Retry, retry_run
-from steps.sandbox import mock_result
+from steps.sandbox import OnOutput, mock_result
 from tests.steps.product import Product, patch, product, replay
 
 
@@ -544,7 +544,7 @@ class BrokenUntilRepaired:
     provider = "mock"
     repaired = False
 
-    async def run(self, request: SBXReq, *, attempt: int, key: str) -> SBXRes:
+    async def run(self, request: SBXReq, *, attempt: int, key: str, on_output: OnOutput | None = None) -> SBXRes:
         return mock_result(request, 0, "NONE") if self.repaired else mock_result(request, 1, "CMD_NONZERO")
 
 

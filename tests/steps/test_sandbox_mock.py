@@ -1,10 +1,11 @@
 """The mock sandbox, how results are put together, and what the settings may ask for."""
 
+from pathlib import Path
+
 import pytest
 
-from steps.budgets import BudgetExceeded, check_usage
+from steps.budgets import Allowance, BudgetExceeded, check_usage
 from steps.contracts.base import parse
-from steps.contracts.intent import Budget
 from steps.contracts.sandbox import RETRYABLE, SBXLimits, SBXReq, SBXRes
 from steps.documents import compact
 from steps.execute import merge
@@ -89,27 +90,28 @@ async def test_a_task_leaves_its_output_files_and_timings() -> None:
     assert names == ["files/out.json", "metrics.json", "raw.json", "sbx-boot.json", "stderr.log", "stdout.log"]
 
 
-BUDGET = Budget(maxFanout=1, maxSBXMinutes=1, maxArtifactsMB=1, maxRetriesPerStep=1, maxWallClockMS=1)
+ALLOWED = Allowance(fanout=1, sandbox_minutes=1, artifacts_mb=1, retries=1, wall_clock_ms=1)
 
 
 async def test_sandbox_time_and_output_are_held_to_the_budget() -> None:
     result = await run("a")
     slow = result.model_copy(update={"metrics": result.metrics.model_copy(update={"wallMs": 60_001})})
     loud = result.model_copy(update={"stdout": "x" * (1024 * 1024 + 1)})
-    check_usage(BUDGET, [result], [2])
-    check_usage(None, [slow, loud], [9])
+    check_usage(ALLOWED, [result], [2])
+    check_usage(Allowance(), [slow, loud], [9])
     for results, attempts, metric, observed in (
         ([slow], [1], "maxSBXMinutes", 2),
         ([loud], [1], "maxArtifactsMB", 2),
         ([result], [1, 3], "maxRetriesPerStep", 2),
     ):
         with pytest.raises(BudgetExceeded) as breach:
-            check_usage(BUDGET, results, attempts)
+            check_usage(ALLOWED, results, attempts)
         assert (breach.value.metric, breach.value.data["observed"], breach.value.data["limit"]) == (metric, observed, 1)
 
 
 def test_settings_choose_the_sandbox() -> None:
-    assert make_sandbox("mock", "e2b").provider == "mock"
+    state = Path("unused")
+    assert make_sandbox("mock", "e2b", state).provider == "mock"
     for mode, provider in (("live", "e2b"), ("live", "microsandbox"), ("live", "other"), ("moon", "e2b")):
         with pytest.raises(SandboxNotConfigured):
-            make_sandbox(mode, provider)
+            make_sandbox(mode, provider, state)

@@ -1,0 +1,11 @@
+"""What keeps a command from being run."""
+
+from steps.contracts.sandbox import ErrCode
+
+
+class Trouble(Exception):
+    """The command was not run, or what it did is not known. err_code is one that is worth another attempt."""
+
+    def __init__(self, err_code: ErrCode, reason: str) -> None:
+        super().__init__(reason)
+        self.err_code: ErrCode = err_code
