@@ -60,10 +60,13 @@ def test_everything_that_is_told_is_documented_and_nothing_else(observed: Observ
 
 def test_a_worker_tells_of_its_runs_steps_and_commits(observed: Observed) -> None:
     found = samples(observed.metrics["worker"])
-    assert of(found, "holdfast_runs_claimed_total", workflow="RunIntent") == 3
-    assert of(found, "holdfast_runs_ended_total", workflow="RunIntent", how="parked") == 2
-    assert of(found, "holdfast_runs_ended_total", workflow="ExecuteTask", how="SUCCESS") == 1
-    assert of(found, "holdfast_step_attempt_seconds_count", step="CompileST", outcome="ok") == 1
+    # A run that was parked twice, and before it the two of its recipe's fixture.
+    runs, fixtures = 1, 2
+    claimed = of(found, "holdfast_runs_claimed_total", workflow="RunIntent")
+    assert claimed == runs + fixtures + of(found, "holdfast_runs_ended_total", workflow="RunIntent", how="parked")
+    assert claimed >= 3 * runs + 2 * fixtures
+    assert of(found, "holdfast_runs_ended_total", workflow="ExecuteTask", how="SUCCESS") == runs + fixtures
+    assert of(found, "holdfast_step_attempt_seconds_count", step="CompileST", outcome="ok") == runs + fixtures
     records, commits = (of(found, f"holdfast_journal_commit_records_{part}") for part in ("sum", "count"))
     assert records >= commits > 1
     assert of(found, "holdfast_lease_losses_total") == 0

@@ -26,7 +26,7 @@ NOBODY = {"runs": 0, "accepted": [], "tasks": 0, "answers": 0}
 
 def play(name: str, database: str, folder: Path, *, n: int = 3, minutes: float = 0.1, server: OwnServer | None = None) -> int:
     asked = argparse.Namespace(name=name, n=n, minutes=minutes, seed=7)
-    prepare(database)
+    prepare(database, only_default_recipe=True)
     return soak.soak(asked, folder, database, server)
 
 
