@@ -30,7 +30,7 @@ from steps.template import instantiate
 
 Connection = AsyncConnection[Any]
 
-_SEEDS = Path(__file__).parent / "recipe_seeds"
+_SEEDS = Path(__file__).parent / "recipes"  # the folder beside this module
 
 
 @dataclass(frozen=True, slots=True)

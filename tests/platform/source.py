@@ -20,7 +20,7 @@ Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 def checkout() -> Sources:
     """All Python of the rooms, the schema, and the recipes that come along."""
     files = [path for room in ROOMS for path in (ROOT / room).rglob("*.py") if "__pycache__" not in path.parts]
-    files += [ROOT / "schema.sql", *(ROOT / "steps/recipe_seeds").glob("*.json")]
+    files += [ROOT / "schema.sql", *(ROOT / "steps/recipes").glob("*.json")]
     return {str(path.relative_to(ROOT)): path.read_text() for path in sorted(files)}
 
 

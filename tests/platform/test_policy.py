@@ -195,7 +195,7 @@ POLICIES = (
     Policy(
         "no-placeholder-hash",
         boundaries.no_hash_is_made_up,
-        bad=({"steps/recipe_seeds/x.json": f'{{"hash": "{"0" * 64}"}}'}, {"steps/w.py": f"x = '{'deadbeef' * 8}'\n"}),
+        bad=({"steps/recipes/x.json": f'{{"hash": "{"0" * 64}"}}'}, {"steps/w.py": f"x = '{'deadbeef' * 8}'\n"}),
         good=(
             {"steps/w.py": "x = '0' * 64\n", "schema.sql": "'14b1e60d448682b7f09269b3d66f4ebe8f04f18784b6396daa79625737b5296e'"},
         ),
