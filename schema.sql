@@ -485,40 +485,46 @@ $$;
 create trigger workflow_status_enqueued after insert on dbos.workflow_status
     referencing new table as fresh for each statement execute function engine.nudge_enqueued();
 
-create function engine.nudge_requeued() returns trigger
+-- A place that came free is told of where its writer leaves `held`; who takes that away leaves the nudges of all its rows at once.
+create function engine.nudge_changed() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp
     as $$
 begin
-    insert into engine.nudge (queue, key)
-    select new.queue_name, coalesce(new.queue_partition_key, '')
-     where coalesce((select p.state from engine.queue_partition p
-                      where p.queue = new.queue_name and p.key = coalesce(new.queue_partition_key, '')), 'e') in ('e', 's', 't');
-    return null;
-end
-$$;
-create trigger workflow_status_requeued after update of status, queue_name, queue_partition_key on dbos.workflow_status
-    for each row when (new.status = 'ENQUEUED' and new.queue_name is not null
-                       and (old.status, old.queue_name, old.queue_partition_key)
-                           is distinct from (new.status, new.queue_name, new.queue_partition_key))
-    execute function engine.nudge_requeued();
-
--- Not for writers that take `held` away themselves: they leave the nudges of all their rows at once.
-create function engine.nudge_freed() returns trigger
-    language plpgsql security definer set search_path = pg_catalog, pg_temp
-    as $$
-begin
-    if (select p.state from engine.queue_partition p where p.queue = old.queue_name and p.key = coalesce(old.queue_partition_key, '')) = 'g' then
-        insert into engine.nudge (queue, key) values (old.queue_name, coalesce(old.queue_partition_key, ''));
+    if new.status = 'ENQUEUED' and new.queue_name is not null
+       and (old.status, old.queue_name, old.queue_partition_key) is distinct from (new.status, new.queue_name, new.queue_partition_key) then
+        insert into engine.nudge (queue, key)
+        select new.queue_name, coalesce(new.queue_partition_key, '')
+         where coalesce((select p.state from engine.queue_partition p
+                          where p.queue = new.queue_name and p.key = coalesce(new.queue_partition_key, '')), 'e') in ('e', 's', 't');
+    end if;
+    if old.held and new.held and old.owner_xid is not null and new.owner_xid is null and old.queue_name is not null then
+        insert into engine.nudge (queue, key)
+        select old.queue_name, coalesce(old.queue_partition_key, '')
+         where (select p.state from engine.queue_partition p
+                 where p.queue = old.queue_name and p.key = coalesce(old.queue_partition_key, '')) = 'g';
     end if;
     return null;
 end
 $$;
-create trigger workflow_status_freed after update of owner_xid on dbos.workflow_status
-    for each row when (old.held and new.held and old.owner_xid is not null and new.owner_xid is null and old.queue_name is not null)
-    execute function engine.nudge_freed();
+-- One trigger, because every update of the table parses each trigger's condition.
+create trigger workflow_status_changed after update of status, queue_name, queue_partition_key, owner_xid on dbos.workflow_status
+    for each row when (new.status = 'ENQUEUED' or old.held and new.held and old.owner_xid is not null and new.owner_xid is null)
+    execute function engine.nudge_changed();
+
+create function engine.nudge_gone() returns trigger
+    language plpgsql security definer set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    insert into engine.nudge (queue, key)
+    select old.queue_name, coalesce(old.queue_partition_key, '')
+     where (select p.state from engine.queue_partition p
+             where p.queue = old.queue_name and p.key = coalesce(old.queue_partition_key, '')) = 'g';
+    return null;
+end
+$$;
 create trigger workflow_status_gone after delete on dbos.workflow_status
     for each row when (old.held and old.owner_xid is not null and old.queue_name is not null)
-    execute function engine.nudge_freed();
+    execute function engine.nudge_gone();
 
 -- The virtual time at which a partition joins those that are runnable: it saves up nothing while it is not.
 create function engine.entry_vtime(queue text) returns bigint

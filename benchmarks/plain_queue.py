@@ -12,7 +12,7 @@ BATCH = 50
 
 _OURS = b"".join(
     [
-        *(b"drop trigger workflow_status_%s on dbos.workflow_status;" % name for name in (b"enqueued", b"requeued", b"freed")),
+        *(b"drop trigger workflow_status_%s on dbos.workflow_status;" % name for name in (b"enqueued", b"changed")),
         *(b"drop index dbos.workflow_status_%s;" % name for name in (b"queued", b"begun", b"held")),
     ]
 )

@@ -6,8 +6,8 @@ sees that row (but nothing else) as it is now. A transaction ends in a commit or
 
   somebody writes, checks, commits   enqueues: an INSERT into dbos.workflow_status, then its trigger engine.nudge_enqueued;
                                      ends, parks, cancels: an UPDATE that takes owner_xid away, then NUDGE_FREED in
-                                     engine/entries.py or the trigger engine.nudge_freed;
-                                     wakes, resumes: an UPDATE to ENQUEUED, then engine.nudge_requeued
+                                     engine/entries.py or the trigger engine.nudge_changed;
+                                     wakes, resumes: an UPDATE to ENQUEUED, then engine.nudge_changed
   claim locks, takes, decides        engine.claim: the partitions "for no key update"; the counts and `visited` to `taken`, with the
                                      UPDATE of the workflows; the UPDATE of engine.queue_partition, with its `exists`
   janitor takes nudges, wakes        engine.look_again: `taken`; `told`, under the lock that "on conflict do update" takes
