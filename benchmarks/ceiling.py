@@ -7,7 +7,7 @@ CONCURRENCY = 256
 # It has no partitions to keep.
 BARE = b"".join(
     b"alter table dbos.workflow_status disable trigger workflow_status_%s;" % name
-    for name in (b"enqueued", b"requeued", b"freed")
+    for name in (b"enqueued", b"changed")
 )
 
 
