@@ -6,8 +6,7 @@ from benchmarks.stretch import Peer
 CONCURRENCY = 256
 # It has no partitions to keep.
 BARE = b"".join(
-    b"alter table dbos.workflow_status disable trigger workflow_status_%s;" % name
-    for name in (b"enqueued", b"changed")
+    b"alter table dbos.workflow_status disable trigger workflow_status_%s;" % name for name in (b"enqueued", b"changed")
 )
 
 
