@@ -166,6 +166,7 @@ async def test_a_worker_that_was_taken_for_dead_starts_over_as_somebody_new(shop
     )
     go.set()
     await shop.result("w")
+    await shop.until(lambda: asyncio.sleep(0, worker.ended.total() > 1), "the worker has counted its end, a moment later")
     assert (worker.id != was, worker.ended, trace.calls) == (True, {"lost": 1, "SUCCESS": 1}, ["wait", "wait"])
     await shop.until(lambda: shop.value("select count(*) = 0 from engine.worker where id = %s", was), "the old one is buried")
 
