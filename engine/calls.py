@@ -177,8 +177,15 @@ async def get_event(workflow_id: str, key: str, *, timeout_s: float | None = Non
 
 
 async def write_stream(key: str, value: Any) -> None:
-    """Append a value to a stream of this workflow."""
-    await _append(key, codec.encode(value), "DBOS.writeStream")
+    """Append a value to a stream of this workflow.
+
+    In the workflow's code once; in a step's body at once, before the step has ended, and again each time the body runs again.
+    """
+    scope = current_scope()
+    if isinstance(scope, StepScope):
+        await scope.branch.say(Chunk(checked_name(key, "stream key"), codec.encode(value)))
+    else:
+        await _append(key, codec.encode(value), "DBOS.writeStream")
 
 
 async def close_stream(key: str) -> None:

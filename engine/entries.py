@@ -137,6 +137,19 @@ class Step(Entry):
         self.effect = effect
 
 
+class Said(Entry):
+    """A chunk from the body of a step that still runs. It is no record: a step that runs again says it again. Resolves to None.
+
+    Its function_id is the next that its run would get, at most the one that its step will get.
+    """
+
+    __slots__ = ("effect",)
+
+    def __init__(self, owner: Owner, effect: Chunk) -> None:
+        super().__init__(owner)
+        self.effect = effect
+
+
 class Timer(Entry):
     """A moment `delay_ms` after the database's present, journaled. Resolves to that moment in epoch milliseconds."""
 
@@ -373,14 +386,14 @@ INSERT_CHUNKS: LiteralString = r"""
 insert into dbos.streams (workflow_uuid, key, value, "offset", function_id, serialization)
 select r.id, r.key, r.value,
        coalesce((select max(s."offset") from dbos.streams s where s.workflow_uuid = r.id and s.key = r.key), -1)
-           + row_number() over (partition by r.id, r.key order by r.function_id),
+           + row_number() over (partition by r.id, r.key order by r.place),
        r.function_id, 'portable_json'
   from unnest(string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f'), string_to_array(%s, E'\x1f'), %s::int[])
-           as r (id, key, value, function_id)
+           with ordinality as r (id, key, value, function_id, place)
 """
 
 
-def insert_chunks(pipe: Pipeline, chunks: Sequence[tuple[Step, Chunk]]) -> None:
+def insert_chunks(pipe: Pipeline, chunks: Sequence[tuple[Step | Said, Chunk]]) -> None:
     pipe.add(
         INSERT_CHUNKS,
         (

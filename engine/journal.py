@@ -309,7 +309,7 @@ class Parts:
         self.owners: list[Owner] = []
         self.counts: dict[str, int] = {}  # by run: its journal rows after this commit, what it receives aside
         self.steps: list[e.Step] = []
-        self.effects: list[e.Step] = []  # those of the steps that do something besides
+        self.effects: list[e.Step | e.Said] = []  # those of the steps that do something besides, and what steps say meanwhile
         self.timers: list[e.Timer] = []
         self.receives: list[e.Receive] = []
         self.parks: list[e.Park] = []
@@ -344,6 +344,10 @@ class Parts:
                 self.parks.append(entry)
                 if owner.place is not None:
                     self.places.add(owner.place)
+            elif isinstance(entry, e.Said):
+                entry.function_id = count + 1
+                self.effects.append(entry)
+                plain.append(entry)
             if entry.riders is not None:
                 for rider, row in entry.riders:
                     self.riders.setdefault(rider, []).append(row)
@@ -351,8 +355,8 @@ class Parts:
             entry.function_id = counts[entry.owner.id] + 1
 
 
-def write_effects(pipe: Pipeline, steps: Sequence[e.Step]) -> None:
-    events = [(s, s.effect) for s in steps if type(s.effect) is e.Event]
+def write_effects(pipe: Pipeline, steps: Sequence[e.Step | e.Said]) -> None:
+    events = [(s, s.effect) for s in steps if type(s) is e.Step and type(s.effect) is e.Event]
     mail = [s.effect for s in steps if type(s.effect) is e.Mail]
     children = [s.effect for s in steps if type(s.effect) is e.Child]
     chunks = [(s, s.effect) for s in steps if type(s.effect) is e.Chunk]

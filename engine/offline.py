@@ -121,7 +121,10 @@ class Records:
         self.own = self.workflows[id]
         self.journal = [row for row in rows["operation_outputs"] if row["workflow_uuid"] == id]
         self.events = {row["function_id"]: row for row in rows["workflow_events_history"] if row["workflow_uuid"] == id}
-        self.values = {row["function_id"]: row for row in rows["streams"] if row["workflow_uuid"] == id}
+        self.values: dict[int, list[Row]] = {}
+        for row in rows["streams"]:
+            if row["workflow_uuid"] == id:
+                self.values.setdefault(row["function_id"], []).append(row)
         self.messages = {row["message_uuid"]: row for row in rows["notifications"]}
         self._inputs = {row["workflow_uuid"]: row for row in rows["workflow_input"]}
         self._outputs = {row["workflow_uuid"]: row for row in rows["workflow_output"]}
@@ -136,6 +139,11 @@ class Records:
     @property
     def error(self) -> str | None:
         return _inline_or_aside(self.own, self._outputs, "error")
+
+    def value_at(self, function_id: int, wanted: Chunk) -> Row | None:
+        """What the record of that number appended to a stream. What a step said while it ran may bear the same number."""
+        rows = self.values.get(function_id, [None])
+        return next((row for row in rows if row and (row["key"], row["value"]) == (wanted.key, wanted.value)), rows[0])
 
     def latest_ms(self) -> int:
         """The time up to which this workflow is known to have come."""
@@ -329,7 +337,8 @@ class OfflineBranch(Branch):
             case Event():
                 run.compare_value(path, name, run.records.events.get(found.function_id), effect.key, effect.value)
             case Chunk():
-                run.compare_value(path, name, run.records.values.get(found.function_id), effect.key, effect.value)
+                row = run.records.value_at(found.function_id, effect)
+                run.compare_value(path, name, row, effect.key, effect.value)
             case Mail():
                 run.compare_mail(path, name, effect)
             case Child():

@@ -220,6 +220,12 @@ class Branch:
             raise self.run.gone
         return await self.run.journal.add(entries.Timer(self.run, path, name, delay_ms, self.take_riders()))
 
+    async def say(self, chunk: entries.Chunk) -> None:
+        """Append to a stream from the body of a step, without a record."""
+        if self.run.gone is not None:
+            raise self.run.gone
+        await self.run.journal.add(entries.Said(self.run, chunk))
+
     async def receive(self, path: str, topic: str) -> tuple[str, str | None] | None:
         """Take the oldest message of the topic, journaled; None when there is none."""
         if self.run.gone is not None:

@@ -94,10 +94,16 @@ class Slot:
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncGenerator[None]:
-        """Holds the folder; at the end it is gone unless it has a result. Raises Trouble when the older attempt does not give way."""
+        """Holds the folder; at the end it is gone unless it has a result.
+
+        Raises Trouble when the older attempt does not give way, and when a newer one took over, instead of the Trouble that this made.
+        """
         lock = await self._lock()
         try:
             yield
+        except Trouble:
+            self._require_own()  # whatever it looks like from inside: a newer attempt kills the sandbox at any moment
+            raise
         finally:
             if not self._result.exists():
                 shutil.rmtree(self.folder, ignore_errors=True)

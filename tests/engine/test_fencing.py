@@ -28,6 +28,7 @@ def every_kind(owner: Owner) -> list[entries.Entry]:
         entries.Receive(owner, "3", "go", None),
         entries.Park(owner, ["t:other"], [], None),
         entries.Finish(owner, "SUCCESS", "1", None, None),
+        entries.Said(owner, entries.Chunk("log", "1")),
     ]
 
 
@@ -36,7 +37,7 @@ async def state(shop: Workshop, id: str) -> tuple[Any, ...]:
     return row["status"], row["owner_xid"], len(await shop.journal(id))
 
 
-@pytest.mark.parametrize("kind", range(5), ids=["step", "timer", "receive", "park", "finish"])
+@pytest.mark.parametrize("kind", range(6), ids=["step", "timer", "receive", "park", "finish", "said"])
 async def test_a_former_owner_writes_nothing_of_any_kind(shop: Workshop, ledger: Ledger, kind: int) -> None:
     _, owned = await claimant.enqueue_and_claim(shop, "w")
     await shop.engine.send("w", "message", "go")
@@ -46,6 +47,7 @@ async def test_a_former_owner_writes_nothing_of_any_kind(shop: Workshop, ledger:
             await journal.add(every_kind(owned["w"])[kind])
     assert await state(shop, "w") == ("PENDING", "new w", 0)
     assert (await ledger.entries(), (await shop.engine.messages("w"))[0].consumed_by) == ([], None)
+    assert await shop.engine.stream("w", "log") == []
 
 
 async def test_the_writer_first_and_the_rescue_passes_over_and_comes_again(shop: Workshop) -> None:
