@@ -1088,6 +1088,34 @@ create index artifacts_by_step on app.artifacts (step_id, created_at) where step
 -- Numbers operators' actions, so that two in one millisecond are two artifacts.
 create sequence app.op_seq;
 
+-- Who may come in at the front door, by bin/token. Only the hash of a token's text is here.
+create table app.api_tokens (
+    id            text primary key,
+    hash          bytea not null unique,
+    name          text not null check (name <> ''),
+    roles         text[] not null check (cardinality(roles) > 0 and roles <@ array['viewer', 'approver', 'operator', 'admin']),
+    groups        text[] not null default '{}',
+    created_at    timestamptz not null default now(),
+    expires_at    timestamptz,
+    revoked_at    timestamptz,
+    last_used_at  timestamptz  -- exact to the hour
+);
+
+-- What operators did to queues, partitions and workers, by whom and why. Written beside the change, never changed. What they did to
+-- workflows stands in artifacts of step OPS.
+create table app.queue_actions (
+    id             bigint generated always as identity primary key,
+    op             text not null check (op in ('pause', 'resume', 'weight', 'limit', 'pause-worker', 'resume-worker')),
+    queue_name     text,
+    partition_key  text,
+    worker_id      text,
+    given          jsonb not null default '{}',  -- weight, concurrency, rate: what was set
+    actor          text not null check (actor <> ''),
+    reason         text not null check (reason <> ''),
+    created_at     timestamptz not null default clock_timestamp()
+);
+create index queue_actions_by_time on app.queue_actions (created_at);
+
 -- A recipe's mutable half: which version is active, and the limits that a start by name is held to. Written by promotion.
 create table app.recipes (
     id                   text primary key,
@@ -1187,7 +1215,8 @@ create table app.eval_results (
     primary key (run_id, check_id)
 );
 
--- Every call to the coding agent, with enough to rebuild it. Written by the agent's wrapper; op_key makes a call happen once.
+-- Every call to the coding agent, with enough to rebuild it. Written by the agent's wrapper; op_key makes a call happen once. Only a
+-- row in state answered is one; asked means that somebody outside was going to be asked, and perhaps was.
 create table app.opencode_calls (
     id            text primary key,
     run_id        text not null references app.runs (id),
@@ -1205,10 +1234,12 @@ create table app.opencode_calls (
     tool_calls    jsonb,
     duration_ms   int,
     error         jsonb,
-    op_key        text constraint opencode_calls_op_key_unique unique
+    op_key        text constraint opencode_calls_op_key_unique unique,
+    state         text not null default 'answered' check (state in ('asked', 'answered', 'failed'))
 );
 create index opencode_calls_by_step on app.opencode_calls (run_id, step_id, created_at desc);
 create index opencode_calls_by_session on app.opencode_calls (session_id, created_at);
+create index opencode_calls_asked on app.opencode_calls (created_at) where state = 'asked';
 
 -- Side effects, counted: seen_count over 1 means that one happened twice. Written by the execute step.
 create table app.mock_receipts (
@@ -1385,6 +1416,8 @@ end
 $$;
 create trigger human_interactions_append_only before update or delete on app.human_interactions
     for each row execute function app.keep_with_run();
+create trigger queue_actions_append_only before update or delete on app.queue_actions
+    for each row execute function app.refuse_change();
 create trigger artifacts_ops_append_only before update or delete on app.artifacts
     for each row when (old.step_id = 'OPS') execute function app.keep_with_run();
 create trigger eval_results_append_only before update or delete on app.eval_results

@@ -17,8 +17,10 @@ from structlog.contextvars import bind_contextvars
 
 from api import (
     artifacts,
+    console,
     crashdemo,
     docs,
+    flow,
     gates,
     health,
     improvements,
@@ -29,14 +31,17 @@ from api import (
     proofs,
     recipes,
     runs,
+    session,
     signoff,
     streams,
     throughput,
     timeline,
 )
+from api.access import Doorkeeper, Right, needed
 from api.config import Config
 from api.errors import refusal
 from api.http import BadRequest, Door, Handler
+from api.pace import Pace
 from api.waiting import EventWaits
 from engine import Engine
 
@@ -44,6 +49,10 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/healthz", health.healthz),
     ("GET", "/openapi.json", openapi.get_document),
     ("GET", "/docs", docs.get_page),
+    # Who asks
+    ("GET", "/api/session", session.get_session),
+    ("POST", "/api/session", session.sign_in),
+    ("DELETE", "/api/session", session.sign_out),
     # Intents and runs
     ("POST", "/api/intents", runs.create_intent),
     ("POST", "/intents", runs.create_intent),
@@ -72,6 +81,8 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     # Recipes
     ("GET", "/api/recipes", recipes.list_recipes),
     ("GET", "/api/recipes/{recipe_id}/versions", recipes.list_versions),
+    ("GET", "/api/recipes/{recipe_id}/versions/{v}", recipes.get_version),
+    ("GET", "/api/recipes/{recipe_id}/improvements", recipes.list_improvements),
     ("POST", "/api/recipes/import", recipes.import_bundle),
     ("POST", "/api/recipes/export", recipes.export_recipe),
     ("POST", "/api/recipes/{recipe_id}/versions/{v}/candidate", recipes.make_candidate),
@@ -79,8 +90,10 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/api/recipes/{recipe_id}/versions/{v}/promotion", recipes.get_promotion),
     # Boards
     ("GET", "/api/ops/throughput", throughput.get_board),
+    ("GET", "/api/ops/flow", flow.get_flow),
     # Operators
     ("GET", "/api/ops/wf", ops.list_workflows),
+    ("GET", "/api/ops/wf-counts", ops.count_workflows),
     ("GET", "/api/ops/wf/{wid}", ops.get_workflow),
     ("GET", "/api/ops/wf/{wid}/steps", ops.list_steps),
     ("POST", "/api/ops/wf/{wid}/cancel", ops.cancel),
@@ -88,6 +101,13 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/api/ops/wf/{wid}/fork", ops.fork),
     ("GET", "/api/ops/queue-depth", ops.queue_depth),
     ("GET", "/api/ops/queues", ops.list_queues),
+    ("GET", "/api/ops/queues/{queue}/partitions", ops.list_partitions),
+    ("POST", "/api/ops/queues/{queue}/pause", ops.pause_queue),
+    ("POST", "/api/ops/queues/{queue}/resume", ops.resume_queue),
+    ("GET", "/api/ops/workers", ops.list_workers),
+    ("POST", "/api/ops/workers/{worker}/pause", ops.pause_worker),
+    ("POST", "/api/ops/workers/{worker}/resume", ops.resume_worker),
+    ("GET", "/api/ops/audit", ops.list_actions),
     ("POST", "/api/ops/sleep", ops.sleep),
     # Sign-off
     ("GET", "/api/ops/signoff", signoff.get_board),
@@ -111,7 +131,8 @@ def create_app(engine: Engine, config: Config, *, draining: asyncio.Event | None
 
     draining: set when the server stops; long polls then answer at once, instead of holding the server up.
     """
-    door = Door(engine, config, EventWaits(config.database_url))
+    keeper = Doorkeeper(engine.pool, open_without=config.open_without_tokens, pace=Pace(config.token_requests_per_s))
+    door = Door(engine, config, EventWaits(config.database_url, listen=engine.own_sessions), keeper)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -119,7 +140,10 @@ def create_app(engine: Engine, config: Config, *, draining: asyncio.Event | None
             yield
 
     app = Starlette(
-        routes=[Route(path, bound(handler, door), methods=[method]) for method, path, handler in ROUTES],
+        routes=[
+            Route(path, bound(handler, door, needed(method, path)), methods=[method])
+            for method, path, handler in (*ROUTES, *console.ROUTES)
+        ],
         exception_handlers={HTTPException: unrouted},
         lifespan=lifespan,
     )
@@ -128,8 +152,8 @@ def create_app(engine: Engine, config: Config, *, draining: asyncio.Event | None
     return app
 
 
-def bound(handler: Handler, door: Door) -> Callable[[Request], Awaitable[Response]]:
-    """The handler as an endpoint: whatever it raises becomes the answer of the error table."""
+def bound(handler: Handler, door: Door, right: Right | None) -> Callable[[Request], Awaitable[Response]]:
+    """The handler as an endpoint for callers with this right: whatever it raises becomes the answer of the error table."""
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -137,6 +161,7 @@ def bound(handler: Handler, door: Door) -> Callable[[Request], Awaitable[Respons
                 raise BadRequest("the address holds a NUL character (%00), which cannot be stored; remove it")
             if "wid" in request.path_params:
                 bind_contextvars(wid=request.path_params["wid"])  # for the log lines of this request
+            request.state.caller = await door.keeper.admit(request, right)
             return await handler(door, request)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is there to read it

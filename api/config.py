@@ -37,4 +37,10 @@ class Config:
     random_seed: int | None = None
     #: How long the crash demo sleeps between its two marks.
     crashdemo_sleep_ms: int = 5000
+    #: Whether the door asks nobody as long as no token was ever made. Not where other machines can reach it.
+    open_without_tokens: bool = True
+    #: How many requests a second one token may make of this process; 0 for any number.
+    token_requests_per_s: float = 0
+    #: What may sign the events that come in.
+    webhook_secrets: tuple[bytes, ...] = ()
     max_body_bytes: int = 4 * 1024 * 1024

@@ -1,9 +1,10 @@
 """What goes wrong, and what the client hears: one table from types to answers.
 
-The lattice is 400 malformed, 404 missing, 409 illegal, 500 unexpected. A refusal of the product carries its
-own status and body; what nobody foresaw is logged with its traceback and answered without details.
+The lattice is 400 malformed, 401 unknown, 403 not allowed, 404 missing, 409 illegal, 429 too many, 500 unexpected. A refusal of the
+product carries its own status and body; what nobody foresaw is logged with its traceback and answered without details.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -12,7 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.http import BadRequest, json_response
+from api.access import Forbidden, Unauthorized
+from api.http import BadRequest, TooSlow, json_response
+from api.pace import TooMany
 from engine import ConflictingWorkflow, DuplicateWork, InvalidName, NoSuchWorkflow
 from steps.errors import ProductError
 
@@ -24,6 +27,9 @@ UNROUTED: Answer = 404, {"error": "not found"}
 ANSWERS: Mapping[type[Exception], Callable[[Any], Answer]] = {
     ProductError: lambda error: (error.status, error.body()),
     BadRequest: lambda error: (400, {"error": str(error)}),
+    TooMany: lambda error: (429, {"error": str(error)}),
+    Unauthorized: lambda error: (401, {"error": str(error)}),
+    Forbidden: lambda error: (403, {"error": str(error)}),
     InvalidName: lambda error: (400, {"error": str(error)}),
     NoSuchWorkflow: lambda error: (404, {"error": f"workflow not found: {error.workflow_id}"}),
     ConflictingWorkflow: lambda error: (409, {"error": str(error)}),
@@ -46,4 +52,11 @@ def refusal(request: Request, error: Exception) -> Response:
     if status >= 500:
         log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
         body = UNEXPECTED[1]
-    return json_response(body, status)
+    response = json_response(body, status)
+    if status == 401:
+        response.headers["www-authenticate"] = "Bearer"
+    if isinstance(error, TooMany):
+        response.headers["retry-after"] = str(math.ceil(error.wait_s))
+    if isinstance(error, TooSlow):
+        response.headers["connection"] = "close"  # the rest of the body is not waited for
+    return response

@@ -12,8 +12,10 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api import webhooks
+from api.access import Forbidden
 from api.answers import Ok, Replied
-from api.http import Door, json_response, noticing_departure, numbers_in_query, query_of, read_json
+from api.http import Door, caller_of, json_of, json_response, noticing_departure, numbers_in_query, query_of, read_body, read_json
 from api.views import Gate, find_gates, find_run, gate_view
 from steps import replies
 from steps.contracts.base import Wire, parse
@@ -61,6 +63,7 @@ async def get_gate(door: Door, request: Request) -> Response:
 
 async def settled_gate(door: Door, request: Request, workflow_id: str, gate_key: str, wait_s: float) -> Gate | None:
     """The gate as soon as it is settled; or as it is at the deadline, or when client or server go away."""
+    door.waits.require_room()
     deadline = asyncio.get_running_loop().time() + wait_s
     async with door.waits.watch(workflow_id) as changed, noticing_departure(request, changed) as departed:
         while True:
@@ -80,13 +83,48 @@ async def settled_gate(door: Door, request: Request, workflow_id: str, gate_key:
 async def reply(door: Door, request: Request) -> Response:
     gate_key = gate_key_of(request)
     given = parse(GateReply, await read_json(door, request), "HitlGateReply")
+    await require_approver(door, request, request.path_params["wid"])
+    given = given.model_copy(update={"payload": caller_of(request).signed(given.payload)})
     is_replay = await replies.reply_to_gate(door.engine, request.path_params["wid"], gate_key, given)
     return json_response(Replied(ok=True, isReplay=is_replay).document())
 
 
 async def accept_event(door: Door, request: Request) -> Response:
-    await replies.accept_event(door.engine, parse(ExternalEvent, await read_json(door, request)))
+    """An answer from outside: signed by a system that shares a secret with us, or sent with a token."""
+    body = await read_body(request, door.config.max_body_bytes)
+    if webhooks.SIGNATURE in request.headers:
+        webhooks.verify(door.config.webhook_secrets, request.headers, body)
+        event = parse(ExternalEvent, json_of(body))
+    else:
+        request.state.caller = await door.keeper.admit(request, "answer")
+        event = parse(ExternalEvent, json_of(body))
+        await require_approver(door, request, event.workflowId)
+        event = event.model_copy(update={"payload": caller_of(request).signed(event.payload)})
+    await replies.accept_event(door.engine, event)
     return json_response(Ok(ok=True).document())
+
+
+APPROVERS: LiteralString = """
+    select g.name
+      from app.runs r
+      join app.recipe_versions v on v.id = r.recipe_id and v.v = r.recipe_v,
+           jsonb_array_elements_text(v.json -> 'approvers') as g (name)
+     where r.workflow_id = %(wid)s or r.id = %(wid)s
+     order by g.name
+"""
+
+
+async def require_approver(door: Door, request: Request, wid: str) -> None:
+    """Raises Forbidden for a caller in none of the groups that the run's recipe wants its gates answered by. Admins are in each."""
+    caller = caller_of(request)
+    if "admin" in caller.roles:
+        return
+    async with door.reading() as conn:
+        wanted = [row[0] for row in await (await conn.execute(APPROVERS, {"wid": wid})).fetchall()]
+    if wanted and caller.groups.isdisjoint(wanted):
+        raise Forbidden(
+            f"the gates of this run are answered by {' or '.join(wanted)}; {caller.name!r} is in none of these groups"
+        )
 
 
 INTERACTIONS: LiteralString = """

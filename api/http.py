@@ -15,11 +15,14 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from api.access import Caller, Doorkeeper
 from api.config import Config
 from api.waiting import EventWaits
 from engine import Connection, Engine
 
 JSON_TYPE = "application/json"
+BODY_S = 30.0
+NO_GUESSING = {"x-content-type-options": "nosniff"}
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 Json: TypeAlias = Any  # what JSON gave: None, bool, int, float, str, list or dict
@@ -27,11 +30,12 @@ Json: TypeAlias = Any  # what JSON gave: None, bool, int, float, str, list or di
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """What one API process holds: the engine's client side, its settings, and the clients that wait."""
+    """What one API process holds: the engine's client side, its settings, the clients that wait, and who may come in."""
 
     engine: Engine
     config: Config
     waits: EventWaits
+    keeper: Doorkeeper
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
@@ -47,9 +51,17 @@ class BadRequest(Exception):
     """The request cannot be used; the message is one sentence for the client."""
 
 
+class TooSlow(BadRequest):
+    """The request's body does not come."""
+
+
 async def read_json(door: Door, request: Request) -> Json:
     """The body as JSON value. Raises BadRequest for what is too large or not JSON."""
-    body = await read_body(request, door.config.max_body_bytes)
+    return json_of(await read_body(request, door.config.max_body_bytes))
+
+
+def json_of(body: bytes) -> Json:
+    """A body as JSON value. Raises BadRequest for what is not JSON."""
     if not body:
         return {}
     try:
@@ -58,19 +70,36 @@ async def read_json(door: Door, request: Request) -> Json:
         raise BadRequest("invalid json") from None
 
 
+async def read_signed(door: Door, request: Request) -> Json:
+    """The body of a request that says who acts, with the one who really does as its actor. As read_json."""
+    body = await read_json(door, request)
+    return caller_of(request).signed(body) if isinstance(body, dict) else body
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks; the door has let them in."""
+    caller: Caller = request.state.caller
+    return caller
+
+
 async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body. Raises BadRequest for one that is larger, TooSlow for one that is not here within BODY_S."""
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > max_bytes:
-            raise BadRequest(f"the request body is larger than {max_bytes} bytes; send less")
-        parts.append(part)
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for part in request.stream():
+                size += len(part)
+                if size > max_bytes:
+                    raise BadRequest(f"the request body is larger than {max_bytes} bytes; send less")
+                parts.append(part)
+    except TimeoutError:
+        raise TooSlow(f"the request body did not come within {BODY_S:g} s") from None
     return b"".join(parts)
 
 
 def json_response(value: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status_code=status, media_type=JSON_TYPE)
+    return Response(orjson.dumps(value), status_code=status, media_type=JSON_TYPE, headers=NO_GUESSING)
 
 
 def query_of(request: Request, only: Iterable[str] | None = None) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.http import Door, json_response, read_json
+from api.http import Door, json_response, read_signed
 from api.views import require_run
 from steps import improvements
 from steps.contracts.base import parse
@@ -14,7 +14,7 @@ ACCEPTED = 202
 
 async def improve(door: Door, request: Request) -> Response:
     """Begins an improvement, or finds the one that is under way."""
-    asked = parse(ImproveRequest, await read_json(door, request))
+    asked = parse(ImproveRequest, await read_signed(door, request))
     begun = await improvements.begin(door.engine, request.path_params["wid"], asked, version=door.config.app_version)
     return json_response(begun.document(), ACCEPTED)
 

@@ -27,7 +27,7 @@ class HitlInboxQuery(Wire):
 
 #: The deadlines come from an index of open gates, and the run of each is looked up, so what it costs depends on the limit.
 INBOX: LiteralString = """
-    select r.workflow_id, g.gate_key, g.topic,
+    select r.workflow_id, g.gate_key, g.topic, r.subject,
            floor(extract(epoch from g.deadline_at) * 1000)::bigint as deadline_ms,
            floor(extract(epoch from g.created_at) * 1000)::bigint as created_at_ms,
            engine.now_ms() as now_ms,
@@ -37,8 +37,9 @@ INBOX: LiteralString = """
                     not in ('ENQUEUED', 'DELAYED', 'PENDING'), true) as abandoned
       from app.human_gates g
      cross join lateral (
-           select w.workflow_id
+           select w.workflow_id, i.goal as subject
              from app.runs w
+             join app.intents i on i.id = w.intent_id
              join dbos.workflow_events p on p.workflow_uuid = w.workflow_id and p.key = 'ui:' || g.gate_key
             where w.id = g.run_id and w.status = 'waiting_input'
             limit 1) r
@@ -50,11 +51,12 @@ INBOX: LiteralString = """
 
 @dataclass(frozen=True, slots=True)
 class OpenGate:
-    """An open gate. escalated: its escalation exists. abandoned: the engine holds no live workflow behind its run."""
+    """An open gate. subject: what its run is for. escalated: its escalation exists. abandoned: no workflow is alive behind its run."""
 
     workflow_id: str
     gate_key: str
     topic: str
+    subject: str
     deadline_ms: int | None
     created_at_ms: int
     now_ms: int
@@ -87,6 +89,7 @@ def inbox_row(gate: OpenGate) -> InboxRow:
             "escalationWorkflowID": escalation_id(gate.workflow_id, gate.gate_key) if gate.escalated else None,
             "mismatchRisk": gate.abandoned or gate.topic != human_topic(gate.gate_key),
             "createdAt": gate.created_at_ms,
+            "subject": gate.subject,
         }
     )
 

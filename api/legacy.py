@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from api.answers import EventAccepted, IntentStarted, PlanApproved, RetryAccepted
 from api.errors import refusal
-from api.http import Door, Handler, json_response, read_json
+from api.gates import require_approver
+from api.http import Door, Handler, caller_of, json_response, read_json
 from api.run_view import run_view
 from api.views import Run, require_run
 from steps import approvals, compat, ingress, retry
@@ -82,6 +83,8 @@ async def send_event(door: Door, request: Request) -> Response:
     run = await run_of(door, request)
     approvals.require_waiting(run.status)
     event = parse(RunEvent, await read_json(door, request))
+    await require_approver(door, request, run.workflow_id)
+    event = event.model_copy(update={"payload": caller_of(request).signed(event.payload)})
     deadline = asyncio.get_running_loop().time() + GATE_WAIT_S
     async with door.waits.watch(run.workflow_id) as changed:
         while True:
@@ -101,6 +104,8 @@ async def approve_plan(door: Door, request: Request) -> Response:
     """An unknown run speaks before the body."""
     run = await run_of(door, request)
     approval = parse(PlanApprovalRequest, await read_json(door, request))
+    await require_approver(door, request, run.workflow_id)
+    approval = approval.model_copy(update={"approvedBy": caller_of(request).name or approval.approvedBy})
     approved = await approvals.approve_plan(door.engine, run.workflow_id, approval)
     answer = PlanApproved(accepted=True, runId=approved.run_id, approvedAt=iso_of(approved.approved_at))
     return json_response(answer.document(), 202)

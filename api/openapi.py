@@ -11,6 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.access import COOKIE, needed
 from api.answers import Refusal
 from api.http import JSON_TYPE, Door, json_response
 from api.operations import OPERATIONS, Media, Operation
@@ -20,12 +21,15 @@ PARAMETER = re.compile(r"{(\w+)}")
 
 REFUSALS: Mapping[int, str] = {
     400: "Malformed, or against the rules of the queues.",
+    401: "Nobody whom the service knows asks: it wants a token.",
+    403: "Who asks may not, or the page of another site asks.",
     404: "There is no such thing.",
     409: "It exists in a state that forbids this.",
     410: "The older routes are switched off.",
+    429: "Too many requests with one token, or too many clients that wait; `retry-after` says when to ask again.",
     500: "Unexpected. Details are in the log only.",
 }
-EVERYWHERE = (400, 500)
+EVERYWHERE = (400, 403, 429, 500)
 
 
 async def get_document(door: Door, request: Request) -> Response:
@@ -48,11 +52,16 @@ def document(version: str) -> JsonObject:
             "description": "Durable runs from intents written as data. JSON in and out. A refusal has written nothing.",
         },
         "servers": [{"url": "/"}],
+        "security": [{}, {"token": []}, {"cookie": []}],
         "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in OPERATIONS.values())],
         "paths": paths,
         "components": {
             "schemas": models.shared,
             "responses": {str(status): {"description": means, "content": refusal} for status, means in REFUSALS.items()},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+            },
         },
     }
 
@@ -96,7 +105,10 @@ def _described(method: str, path: str, operation: Operation, models: Models) -> 
         "summary": operation.summary,
         "parameters": [*_in_path(path, operation, models), *_in_query(operation)],
         "responses": {str(status): _answer(status, kind, models) for status, kind in operation.answers.items()}
-        | {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted({*operation.also, *EVERYWHERE})},
+        | {
+            str(status): {"$ref": f"#/components/responses/{status}"}
+            for status in sorted({*operation.also, *EVERYWHERE, *asked(method, path)})
+        },
     }
     if operation.deprecated:
         described["deprecated"] = True
@@ -106,6 +118,11 @@ def _described(method: str, path: str, operation: Operation, models: Models) -> 
             "content": {JSON_TYPE: {"schema": models.of(operation.body)}},
         }
     return described
+
+
+def asked(method: str, path: str) -> tuple[int, ...]:
+    """What a route answers to those without a token, if it wants one."""
+    return () if needed(method, path) is None and path not in ("/api/session", "/api/events/hitl") else (401,)
 
 
 def _in_path(path: str, operation: Operation, models: Models) -> list[JsonObject]:

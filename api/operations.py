@@ -24,9 +24,11 @@ from api.gates import HitlGateGetQuery, HitlInteractionsQuery
 from api.inbox import HitlInboxQuery
 from api.recipes import PromotionQuery
 from api.runs import StoredRunRequest
+from api.session import Session, SignIn
 from api.streams import StreamQuery
 from api.timeline import StepsQuery
 from steps.contracts.base import Text, Wire
+from steps.contracts.flow import Flow
 from steps.contracts.gate import (
     ExternalEvent,
     GateKey,
@@ -40,6 +42,7 @@ from steps.contracts.gate import (
 from steps.contracts.improvement import ImprovementView, ImproveRequest
 from steps.contracts.intent import Intent, RunRequest, RunStartRequest
 from steps.contracts.ops import (
+    AuditQuery,
     CancelWorkflowRequest,
     ForkWorkflowRequest,
     ListWorkflowsQuery,
@@ -51,9 +54,19 @@ from steps.contracts.ops import (
     QueueDepthQuery,
     ResumeWorkflowRequest,
     SleepWorkflowRequest,
+    WorkflowCount,
+    WorkflowFilter,
 )
 from steps.contracts.proof import EvalRow, ProofCard, Throughput
-from steps.contracts.queues import QueueView
+from steps.contracts.queues import (
+    AuditRow,
+    PartitionsQuery,
+    PartitionView,
+    PauseRequest,
+    PauseWorkerRequest,
+    QueueView,
+    WorkerView,
+)
 from steps.contracts.recipe import (
     CandidateRequest,
     PromotedVersion,
@@ -65,6 +78,7 @@ from steps.contracts.recipe import (
     RecipeSummary,
     VersionStatus,
     VersionSummary,
+    VersionView,
 )
 from steps.contracts.signoff import SignoffBoard
 from steps.contracts.views import PatchRow, RunHeader, RunView, StartedRunHeader, StepDetail, StepPage, StepRow
@@ -129,6 +143,12 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/healthz"): Operation("Service", "Whether the process serves.", {200: Ok}),
     ("GET", "/openapi.json"): Operation("Service", "This document.", {200: dict[str, Any]}),
     ("GET", "/docs"): Operation("Service", "This document, for people.", {200: Media("text/html", "A page.")}),
+    # Who asks
+    ("GET", "/api/session"): Operation("Service", "Who asks, and what they may do.", {200: Session}),
+    ("POST", "/api/session"): Operation(
+        "Service", "Sign in with a token: a cookie that scripts cannot read holds it from then on.", {200: Session}, body=SignIn
+    ),
+    ("DELETE", "/api/session"): Operation("Service", "Sign out: forget the cookie.", {200: Ok}),
     # Intents and runs
     ("POST", "/api/intents"): Operation("Runs", "Store an intent without running it.", {201: IntentCreated}, body=Intent),
     ("POST", "/intents"): Operation("Older clients", "Store an intent without running it.", {201: IntentCreated}, body=Intent),
@@ -215,6 +235,10 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/api/recipes/{recipe_id}/versions"): Operation(
         "Recipes", "The versions of a recipe, latest first.", {200: list[VersionSummary]}
     ),
+    ("GET", "/api/recipes/{recipe_id}/versions/{v}"): Operation("Recipes", "A version, whole.", {200: VersionView}, (404,)),
+    ("GET", "/api/recipes/{recipe_id}/improvements"): Operation(
+        "Recipes", "The improvements of a recipe, the newest first.", {200: list[ImprovementView]}
+    ),
     ("POST", "/api/recipes/import"): Operation(
         "Recipes", "Import the versions of a bundle as drafts: all, or none.", {201: BundleImported}, (409,), body=RecipeBundle
     ),
@@ -242,8 +266,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/api/ops/wf"): Operation(
         "Operations", "Workflows of any kind, the newest first.", {200: list[OpsWorkflow]}, query=ListWorkflowsQuery
     ),
+    ("GET", "/api/ops/wf-counts"): Operation(
+        "Operations", "How many workflows there are in each state.", {200: list[WorkflowCount]}, query=WorkflowFilter
+    ),
     ("GET", "/api/ops/wf/{wid}"): Operation(
-        "Operations", "A workflow, and what operators did to it, newest first.", {200: OpsWorkflowDetail}, (404,)
+        "Operations",
+        "A workflow, what may be done to it, and what operators did to it, newest first.",
+        {200: OpsWorkflowDetail},
+        (404,),
     ),
     ("GET", "/api/ops/wf/{wid}/steps"): Operation("Operations", "A workflow's journal.", {200: list[OpsStep]}, (404,)),
     ("POST", "/api/ops/wf/{wid}/cancel"): Operation(
@@ -261,6 +291,39 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/api/ops/queues"): Operation(
         "Operations", "Every queue: what waits, what is at work, its limits and pauses.", {200: list[QueueView]}
     ),
+    ("GET", "/api/ops/queues/{queue}/partitions"): Operation(
+        "Operations",
+        "The partitions of a queue that have work or something of their own.",
+        {200: list[PartitionView]},
+        (404,),
+        query=PartitionsQuery,
+    ),
+    ("POST", "/api/ops/queues/{queue}/pause"): Operation(
+        "Operations",
+        "Let nothing be taken from a queue, or from a partition.",
+        {200: QueueView | PartitionView},
+        (404,),
+        body=PauseRequest,
+    ),
+    ("POST", "/api/ops/queues/{queue}/resume"): Operation(
+        "Operations", "Take a pause back.", {200: QueueView | PartitionView}, (404, 409), body=PauseRequest
+    ),
+    ("GET", "/api/ops/workers"): Operation(
+        "Operations", "The worker processes that are alive, the oldest first.", {200: list[WorkerView]}
+    ),
+    ("POST", "/api/ops/workers/{worker}/pause"): Operation(
+        "Operations", "Let a worker take nothing more.", {200: WorkerView}, (404,), body=PauseWorkerRequest
+    ),
+    ("POST", "/api/ops/workers/{worker}/resume"): Operation(
+        "Operations", "Let a worker take work again.", {200: WorkerView}, (404,), body=PauseWorkerRequest
+    ),
+    ("GET", "/api/ops/audit"): Operation(
+        "Operations",
+        "What operators did to workflows, queues and workers, the newest first.",
+        {200: list[AuditRow]},
+        query=AuditQuery,
+    ),
+    ("GET", "/api/ops/flow"): Operation("Operations", "Depth, rate, limits, and what is done once only.", {200: Flow}),
     ("POST", "/api/ops/sleep"): Operation(
         "The crash drill", "Start a durable sleep.", {202: SleepStarted}, (409,), query=SleepWorkflowRequest
     ),

@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.answers import BundleImported
-from api.http import JSON_TYPE, Door, json_response, noticing_departure, numbers_in_query, query_of, read_json
-from steps import promotion, recipes
+from api.http import JSON_TYPE, Door, json_response, noticing_departure, numbers_in_query, query_of, read_json, read_signed
+from steps import improvements, promotion, recipes
 from steps.contracts.base import Wire, parse
 from steps.contracts.intent import RecipeRef
 from steps.contracts.recipe import (
@@ -44,6 +44,20 @@ async def list_versions(door: Door, request: Request) -> Response:
         return json_response(await recipes.list_versions(conn, request.path_params["recipe_id"]))
 
 
+async def get_version(door: Door, request: Request) -> Response:
+    ref = ref_of(request)
+    async with door.reading() as conn:
+        version = await recipes.show_version(conn, ref)
+        latest = await promotion.find(conn, ref)
+    return json_response(version.model_copy(update={"promotion": latest}).document())
+
+
+async def list_improvements(door: Door, request: Request) -> Response:
+    async with door.reading() as conn:
+        found = await improvements.list_of_recipe(conn, request.path_params["recipe_id"])
+    return json_response([view.document() for view in found])
+
+
 async def import_bundle(door: Door, request: Request) -> Response:
     body = await read_json(door, request)
     bundle = await asyncio.to_thread(lambda: parse(RecipeBundle, body))  # which may take seconds
@@ -62,7 +76,7 @@ async def export_recipe(door: Door, request: Request) -> Response:
 
 async def make_candidate(door: Door, request: Request) -> Response:
     ref = ref_of(request)
-    asked = parse(CandidateRequest, await read_json(door, request))
+    asked = parse(CandidateRequest, await read_signed(door, request))
     async with door.engine.transaction() as conn:
         version = await promotion.set_candidate(conn, ref, actor=asked.actor, reason=asked.reason)
     return json_response(VersionStatus(version.id, version.v, version.hash, version.status))
@@ -71,7 +85,7 @@ async def make_candidate(door: Door, request: Request) -> Response:
 async def promote(door: Door, request: Request) -> Response:
     """202 while the fixtures are run, 200 for a version that is stable already."""
     ref = ref_of(request)
-    asked = parse(PromoteRequest, await read_json(door, request))
+    asked = parse(PromoteRequest, await read_signed(door, request))
     begun = await promotion.begin(door.engine, ref, actor=asked.actor, reason=asked.reason, version=door.config.app_version)
     version = begun.version
     answer = PromotedVersion(version.id, version.v, version.hash, version.status, begun.promotion)
@@ -93,6 +107,7 @@ async def get_promotion(door: Door, request: Request) -> Response:
 
 async def ended_promotion(door: Door, request: Request, ref: RecipeRef, found: PromotionView, wait_s: float) -> PromotionView:
     """The promotion when it has ended, or as it is when the time is up or the client has gone."""
+    door.waits.require_room()
     deadline = asyncio.get_running_loop().time() + wait_s
     async with door.waits.watch(found.workflowID) as changed, noticing_departure(request, changed) as departed:
         while True:

@@ -121,6 +121,7 @@ class StreamQuery(Wire):
 async def get_stream(door: Door, request: Request) -> Response:
     """The values of a workflow's stream, a line each, until it is closed or the workflow has ended."""
     query = parse(StreamQuery, numbers_in_query(query_of(request, only=("offset",))))
+    door.waits.require_room()
     async with door.reading() as conn:
         found = await (await conn.execute(WORKFLOW, {"wid": request.path_params["wid"]})).fetchone()
     if found is None:
@@ -155,6 +156,7 @@ async def stream_lines(door: Door, request: Request, workflow_id: str, offset: i
 async def get_events(door: Door, request: Request) -> Response:
     """Everything that the run does, as server-sent events, from the start or from behind a cursor."""
     cursor = cursor_in(request)
+    door.waits.require_room()
     async with door.reading() as conn:
         run = await require_run(conn, request.path_params["wid"])
     return Live(run_events(door, request, run.workflow_id, cursor), "text/event-stream")

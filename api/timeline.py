@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from api.artifacts import ArtifactRow, artifact_ref
 from api.http import Door, json_response, numbers_in_query, query_of
+from api.tasks import tasks_of
 from api.views import Run, require_run
 from steps import tracing
 from steps.contracts.base import JsonObject, Wire, parse
@@ -219,9 +220,18 @@ async def _with_artifacts(conn: AsyncConnection[Any], run: Run, rows: Sequence[R
     async with conn.cursor(row_factory=class_row(ArtifactRow)) as cursor:
         await cursor.execute(ARTIFACTS, {"run_id": run.run_id, "steps": steps, "tasks": tasks})
         artifacts = await cursor.fetchall()
+    told = await tasks_of(conn, run.run_id, tasks or [])
     refs = by_owner(artifacts, run.workflow_id, apart=apart)
     trace_id = tracing.trace_id(run.workflow_id, run.trace_id)
-    return [step_row(row, trace_id, refs.get((row.step_id, 0 if row.kind == "child" else row.attempt), [])) for row in rows]
+    return [
+        step_row(row, trace_id, refs.get((row.step_id, 0 if row.kind == "child" else row.attempt), []), task_in(told, row))
+        for row in rows
+    ]
+
+
+def task_in(told: Mapping[str, JsonObject], row: Row) -> JsonObject:
+    """What is known of the sandbox task that this row is."""
+    return told.get(row.step_id.partition(":")[0], {}) if row.kind == "child" else {}
 
 
 def by_owner(artifacts: Iterable[ArtifactRow], workflow_id: str, *, apart: bool) -> Mapping[tuple[str, int], list[JsonObject]]:
@@ -235,7 +245,7 @@ def by_owner(artifacts: Iterable[ArtifactRow], workflow_id: str, *, apart: bool)
     return refs
 
 
-def step_row(row: Row, trace_id: str, refs: list[JsonObject]) -> StepRow:
+def step_row(row: Row, trace_id: str, refs: list[JsonObject], task: JsonObject) -> StepRow:
     shown: JsonObject = {
         "stepID": row.step_id,
         "name": STEP_NAMES.get(row.step_id, row.name),
@@ -255,7 +265,7 @@ def step_row(row: Row, trace_id: str, refs: list[JsonObject]) -> StepRow:
         "seq": row.seq,
         "error": None if row.error is None else error_of(row.error),
     }
-    return StepRow.model_validate(shown | without_none(optional))
+    return StepRow.model_validate(shown | without_none(optional) | task)
 
 
 def error_of(recorded: str) -> JsonObject:

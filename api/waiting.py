@@ -15,6 +15,9 @@ from typing import LiteralString
 import psycopg
 import structlog
 
+from api.pace import TooMany
+from engine import connection_string
+
 LISTEN_TO_STREAMS: LiteralString = "listen dbos_streams_channel"
 LISTEN: LiteralString = "listen dbos_workflow_events_channel"
 UNLISTEN: LiteralString = "unlisten *"
@@ -32,6 +35,10 @@ FINGERPRINTS: LiteralString = """
 #: A statement this small that takes longer runs on a connection whose other end is gone.
 STATEMENT_TIMEOUT_S = 10.0
 
+#: Long polls and live streams of one process. Each holds a socket and a task.
+MOST_WATCHERS = 2000
+RETRY_WATCH_S = 5.0
+
 log = structlog.get_logger("api.waiting")
 
 
@@ -46,8 +53,10 @@ class Watched:
 class EventWaits:
     """Raises the flag of everyone who watches a workflow whenever one of its events is set."""
 
-    def __init__(self, database_url: str, *, recheck_s: float = 1.0, retry_s: float = 1.0) -> None:
+    def __init__(self, database_url: str, *, listen: bool = True, recheck_s: float = 1.0, retry_s: float = 1.0) -> None:
+        """listen: False where sessions are not ours alone, behind a pooler; then there are re-checks only."""
         self._database_url = database_url
+        self._listen = listen
         self._recheck_s = recheck_s
         self._retry_s = retry_s
         self._watched: dict[str, Watched] = {}
@@ -85,6 +94,12 @@ class EventWaits:
     def watcher_count(self) -> int:
         return sum(len(watched.flags) for watched in self._watched.values())
 
+    def require_room(self) -> None:
+        """For whoever is about to watch for a client. Raises TooMany when as many watch already as one process can serve."""
+        if self.watcher_count >= MOST_WATCHERS:
+            said = f"{MOST_WATCHERS} clients wait or listen here already; try again, or ask without waiting"
+            raise TooMany(said, RETRY_WATCH_S)
+
     @asynccontextmanager
     async def watch(self, workflow_id: str) -> AsyncIterator[asyncio.Event]:
         """A flag that is raised after every change. Clear it, read, then wait for it: nothing is missed."""
@@ -114,7 +129,7 @@ class EventWaits:
             try:
                 # A pooler in transaction mode knows nothing of prepared statements.
                 async with await psycopg.AsyncConnection.connect(
-                    self._database_url, autocommit=True, prepare_threshold=None, connect_timeout=10
+                    connection_string(self._database_url), autocommit=True, prepare_threshold=None
                 ) as connection:
                     await self._serve(connection)
             except Exception as error:  # whatever it is, the next try may do better
@@ -124,15 +139,17 @@ class EventWaits:
     async def _serve(self, connection: psycopg.AsyncConnection) -> None:
         while True:
             await self._wanted.wait()
-            await self._execute(connection, LISTEN_TO_STREAMS)
-            await self._execute(connection, LISTEN)
+            if self._listen:
+                await self._execute(connection, LISTEN_TO_STREAMS)
+                await self._execute(connection, LISTEN)
             self._wake_all()  # what was set before LISTEN took hold was told to nobody
             while self._watched:
                 async for note in connection.notifies(timeout=self._recheck_s):
                     self._wake(note.payload.partition("::")[0])
                 await self._recheck(connection)
             self._wanted.clear()
-            await self._execute(connection, UNLISTEN)
+            if self._listen:
+                await self._execute(connection, UNLISTEN)
 
     async def _recheck(self, connection: psycopg.AsyncConnection) -> None:
         """Wake whose events changed since the last look; a first look, with nothing to compare, wakes too."""

@@ -61,7 +61,7 @@ class Claimant:
     @classmethod
     async def open(cls, side: Side, dsn: str) -> "Claimant":
         conn = await AsyncConnection.connect(dsn, autocommit=True, prepare_threshold=0)
-        await conn.execute(entries.PIN_PLANS)
+        await conn.execute(entries.PIN_PLANS, entries.FOR_THE_SESSION)
         made = cls(side, conn)
         await conn.execute(REGISTER, (made.id,))
         return made

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from api.access import is_loopback
 from bin.metrics import ServiceMetrics
 from bin.serving import Stopping
 from engine import Engine
@@ -35,7 +36,9 @@ def create_admin_app(
         await state.refresh()
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    async def drain(_: Request) -> Response:
+    async def drain(request: Request) -> Response:
+        if request.client is None or not is_loopback(request.client.host):
+            return JSONResponse({"error": "only this machine may drain the process; send it TERM, or ask from there"}, 403)
         asyncio.get_running_loop().call_later(0.05, stopping.drain)  # the answer leaves first
         return JSONResponse({"draining": True, "role": role}, 202)
 

@@ -15,6 +15,8 @@ from psycopg import Connection, errors, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
+from engine import connection_string
+
 SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).resolve().parent.parent / "schema.sql"
 UPGRADES = Path(__file__).with_name("upgrades")
@@ -44,7 +46,7 @@ class Migration:
 
 def connect(dsn: str, *, autocommit: bool = False) -> Connection:
     try:
-        return psycopg.connect(dsn, autocommit=autocommit, connect_timeout=10, application_name="holdfast")
+        return psycopg.connect(connection_string(dsn), autocommit=autocommit, prepare_threshold=None)
     except psycopg.Error as error:
         raise DatabaseUnusable(
             f"cannot reach the database at {where(dsn)}: {_reason(error)}; set DATABASE_URL, or DB_HOST and its companions, "

@@ -75,6 +75,11 @@ class RunMetrics:
             "holdfast_journal_commit_records", "Records in a commit of the journal", registry=registry, buckets=BUCKETS_RECORDS
         )
         self._leases = Counter("holdfast_lease_losses", "Times this worker was taken for dead", registry=registry)
+        self._failovers = Counter(
+            "holdfast_failovers", "Times the database was another server than before", ["history"], registry=registry
+        )
+        for history in ("kept", "went_back"):
+            self._failovers.labels(history)
 
     def claimed(self, workflow: str) -> None:
         self._claimed.labels(workflow).inc()
@@ -90,6 +95,9 @@ class RunMetrics:
 
     def lease_lost(self) -> None:
         self._leases.inc()
+
+    def failed_over(self, went_back: bool) -> None:
+        self._failovers.labels("went_back" if went_back else "kept").inc()
 
 
 class WorkerMetrics(Collector):

@@ -91,9 +91,9 @@ def borrow(state_dir: Path, *, bindir: Path | None = None, settings: Mapping[str
     """Like `ensure`, for a caller who gives it back. `settings` count when the server starts, not when it is joined."""
     programs = find_programs(bindir)
     home = state_dir.absolute().resolve() / f"pg{programs.major}"
-    server = Server(home, programs, _socket_dir(home), {**DEFAULTS, **(settings or {})})
+    server = Server(home, programs, socket_dir_of(home), {**DEFAULTS, **(settings or {})})
     try:
-        _make_folders(server)
+        make_folders(server)
         users = _lock(home / "users", fcntl.LOCK_SH)
         try:
             with _locked(home / "start"):
@@ -155,7 +155,7 @@ def _bring_up(server: Server) -> None:
 
 def _start(server: Server, lock: int) -> None:
     """Starts the server as nobody's child, holding `lock`. Returns before it answers."""
-    as_server = _prefix(server)
+    as_server = prefix_of(server)
     if not server.data.exists():
         _initialise(server, as_server, lock)
     # Nothing of the server lives, so these are leftovers; PostgreSQL obeys them if another process has the same number by now.
@@ -218,7 +218,7 @@ def _tail(log: Path) -> str:
 # -- the folders and their owner -------------------------------------------------------------------------------------------------
 
 
-def _make_folders(server: Server) -> None:
+def make_folders(server: Server) -> None:
     """The server's folder belongs to the user id that the server runs with; its owner tells later starts which that was."""
     home = server.home
     if not home.exists():
@@ -249,14 +249,14 @@ def _make_socket_dir(folder: Path, owner: int) -> None:
         raise CannotRunPostgres(f"{folder} is somebody else's: remove it, or set STATE_DIR to a folder with a shorter path")
 
 
-def _socket_dir(home: Path) -> Path:
+def socket_dir_of(home: Path) -> Path:
     """The server's folder itself, or, where its path is too long for a socket, one in the system's temporary folder."""
     if len(os.fsencode(home)) <= LONGEST_SOCKET_DIR:
         return home
     return Path("/tmp") / f"holdfast-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
 
 
-def _prefix(server: Server) -> list[str]:
+def prefix_of(server: Server) -> list[str]:
     """What to put before a command of the server so that it runs with the id of the folder's owner."""
     owner = server.home.stat().st_uid
     if os.geteuid() != 0:

@@ -10,6 +10,7 @@ from bin.postgres import keep_across_exec
 from bin.postgres_programs import CannotRunPostgres, find_programs
 from bin.settings import Settings
 from bin.wiring import FAILED, complain, database_of
+from engine import connection_string
 
 
 def become_psql(settings: Settings) -> int:
@@ -20,7 +21,7 @@ def become_psql(settings: Settings) -> int:
         return FAILED
     address = {
         option.envvar.decode(): option.val.decode()
-        for option in Conninfo.parse(dsn.encode())
+        for option in Conninfo.parse(connection_string(dsn, application_name="psql").encode())
         if option.envvar is not None and option.val is not None
     }
     keep_across_exec()

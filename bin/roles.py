@@ -11,21 +11,27 @@ from typing import Any
 import psycopg
 import structlog
 import uvloop
+from psycopg.conninfo import conninfo_to_dict
 
+from api import tokens
+from api.access import is_loopback
 from api.app import create_app
 from api.config import Config
+from api.webhooks import secret_of
 from bin.admin import create_admin_app
 from bin.metrics import RequestMetrics, RunMetrics, ServiceMetrics, WorkerMetrics, new_registry
 from bin.queue_limits import declare_queues
 from bin.serving import Stopping, serve
 from bin.settings import Settings
+from bin.variables import BadSetting, listed
 from bin.watch import Spans, WatchedRequests, WatchedRuns
 from bin.wiring import FAILED, calm_garbage_collector, complain
 from engine import Engine, Worker
 from steps import seeds
-from steps.opencode import OpenCode, RecordOpenCode, ReplayOpenCode, UnconfiguredOpenCode
+from steps.opencode import OpenCode, OpenCodeNotConfigured, RecordOpenCode, ReplayOpenCode
 from steps.policy import QUEUES, QueueRules
 from steps.ports import Limits, Ports, configure
+from steps.redaction import Redaction
 from steps.retention import set_retention
 from steps.sandbox import SandboxNotConfigured, make_sandbox
 from steps.timers import set_schedule
@@ -55,7 +61,7 @@ def serve_until_stopped(settings: Settings, dsn: str, role: Role, *, when_up: Ca
     with telemetry(settings, role.name) as spans, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_serve(settings, dsn, role, stopping, when_up, spans))
-        except* (psycopg.OperationalError, OSError, SandboxNotConfigured) as troubles:
+        except* (psycopg.OperationalError, OSError, SandboxNotConfigured, OpenCodeNotConfigured) as troubles:
             failed = True
             for trouble in troubles.exceptions:
                 complain(f"{role.name} ends: {(str(trouble).strip() or type(trouble).__name__).splitlines()[0]}")
@@ -85,11 +91,18 @@ async def _serve(
     stopping.take_signals()
     calm_garbage_collector()
     async with Engine.connect(dsn) as engine:
+        if role.door is not None:
+            await require_tokens(engine, settings.listen_host)
         registry = new_registry(engine)
         state = ServiceMetrics(engine)
         registry.register(state)
         parts: list[Coroutine[Any, Any, None]] = []
         if role.works:
+            if settings.oc_mode == "live":
+                from bin.live_opencode import live_opencode, require_opencode, sweep
+
+                await require_opencode(settings)
+                parts.append(sweep(engine, live_opencode(settings), stopping.draining))
             configure(ports(settings, engine))
             await declare_queues(engine, settings)
             await set_schedule(engine, on=settings.scheduled_ops)
@@ -101,7 +114,7 @@ async def _serve(
         if role.door is not None:
             app = create_app(engine, api_config(settings, dsn), draining=stopping.draining)
             watched = WatchedRequests(app, RequestMetrics(registry), spans)
-            parts.append(_open_door(engine, role, watched, stopping))
+            parts.append(_open_door(settings, engine, role, watched, stopping))
         if when_up is not None:
             parts.append(_announce(role, stopping, when_up))
         # The side door closes last: a draining process can still be asked how it is.
@@ -145,7 +158,7 @@ async def _announce(role: Role, stopping: Stopping, when_up: Callable[[], None])
         log.error("the front door is not well", answer=status.decode(errors="replace").strip())
 
 
-async def _open_door(engine: Engine, role: Role, app: WatchedRequests, stopping: Stopping) -> None:
+async def _open_door(settings: Settings, engine: Engine, role: Role, app: WatchedRequests, stopping: Stopping) -> None:
     """Serve, once the recipes of a fresh database have been tried out where this process does that itself: it takes some seconds, the
     first time, and whoever looks on afterwards sees only what they asked for. Who asks meanwhile is answered then.
     """
@@ -155,7 +168,19 @@ async def _open_door(engine: Engine, role: Role, app: WatchedRequests, stopping:
         with suppress(TimeoutError):
             async with asyncio.timeout(0.1):
                 await stopping.draining.wait()
-    await serve(app, role.door, stopping)
+    await serve(app, role.door, stopping, root_path=settings.root_path, proxies=listed(settings.trusted_proxies))
+
+
+async def require_tokens(engine: Engine, host: str) -> None:
+    """Raises BadSetting where other machines could reach a front door that asks nobody who they are."""
+    if is_loopback(host):
+        return
+    async with engine.pool.connection() as conn:
+        if not await tokens.good(conn):
+            raise BadSetting(
+                f"LISTEN_HOST: other machines can reach {host}, and there is no token that they would have to show; "
+                "make one first: bin/token create NAME --role admin"
+            )
 
 
 def api_config(settings: Settings, dsn: str) -> Config:
@@ -177,6 +202,9 @@ def api_config(settings: Settings, dsn: str) -> Config:
         legacy_routes=settings.enable_legacy_run_routes,
         random_seed=settings.random_seed,
         crashdemo_sleep_ms=settings.wf_sleep_ms,
+        token_requests_per_s=settings.token_requests_per_s,
+        open_without_tokens=is_loopback(settings.listen_host),
+        webhook_secrets=tuple(map(secret_of, listed(settings.hitl_webhook_secrets))),
     )
 
 
@@ -209,8 +237,11 @@ def ports(settings: Settings, engine: Engine) -> Ports:
             settings.sbx_provider,
             settings.state_dir.absolute() / "sandboxes",
             alt_provider_enabled=settings.sbx_alt_provider_enabled,
+            e2b_api_key=settings.e2b_api_key,
+            installation=settings.app_name,
         ),
         workspace=workspace,
+        redaction=Redaction(secrets_of(settings)),
         limits=Limits(
             plan_approval_timeout_s=settings.hitl_plan_approval_timeout_s,
             sandbox_timeout_ms=settings.sbx_default_timeout_ms,
@@ -220,10 +251,25 @@ def ports(settings: Settings, engine: Engine) -> Ports:
     )
 
 
+def secrets_of(settings: Settings) -> list[str]:
+    """What no row may hold."""
+    known = [settings.db_password, settings.e2b_api_key, settings.oc_server_password, settings.oc_provider_key]
+    if settings.oc_mode == "live":
+        from bin.live_opencode import password_of
+
+        known.append(password_of(settings))
+    known += listed(settings.hitl_webhook_secrets)
+    known.append(str(conninfo_to_dict(settings.database_url or "").get("password") or ""))
+    return [secret for secret in known if secret]
+
+
 def open_code(settings: Settings) -> OpenCode:
+    """Where answers come from. The packages of the live one are loaded only if it is wanted."""
     fixtures = settings.state_dir.absolute() / "fixtures" / "oc"
     if settings.oc_mode == "replay":
         return ReplayOpenCode(fixtures)
     if settings.oc_mode == "record":
         return RecordOpenCode(fixtures)
-    return UnconfiguredOpenCode()
+    from bin.live_opencode import live_opencode
+
+    return live_opencode(settings)

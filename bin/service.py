@@ -25,10 +25,11 @@ class ServiceFailed(Exception):
 
 
 class ServiceProcess:
-    """One process of the service: `bin.commands.<command>` under the caller's environment plus `settings`."""
+    """One process of the service: `bin.commands.<command>`, or another module, under the caller's environment plus `settings`."""
 
-    def __init__(self, command: str, log: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, command: str, log: Path, settings: Mapping[str, str], *, module: str | None = None) -> None:
         self.command = command
+        self._module = module or f"bin.commands.{command}"
         self.log = log
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -41,7 +42,7 @@ class ServiceProcess:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **self._settings}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", f"bin.commands.{self.command}"],
+                [sys.executable, "-P", "-m", self._module],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -7,13 +7,14 @@ The first TERM or INT drains: no new work is taken, what runs may end. The secon
 import asyncio
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from bin.bounded_http import BoundedHttp
 from bin.variables import BadSetting
 
 log = structlog.get_logger("bin.serving")
@@ -85,12 +86,17 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(app: ASGIApp, listener: socket.socket, stopping: Stopping) -> None:
-    """Serves until told to stop."""
+async def serve(
+    app: ASGIApp, listener: socket.socket, stopping: Stopping, *, root_path: str = "", proxies: Sequence[str] = ()
+) -> None:
+    """Serves until told to stop. proxies: the addresses or networks whose word on who the client is counts (x-forwarded-for, -proto)."""
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=BoundedHttp,
+        root_path=root_path.rstrip("/"),
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
         ws="none",
         lifespan="on",
         log_config=None,

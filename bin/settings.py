@@ -18,7 +18,17 @@ from bin.variables import BadSetting, Weights, env, group, integer, listed, name
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("CHAOS_", "HITL_", "INTENT_QUEUE_", "OC_", "RETENTION_", "SBX_", "SIGNOFF_", "WF_")
-READ_BY_DRILLS = ("HITL_SOAK_WAITS", "HITL_SOAK_TEST_N", "SBX_LIVE_CMD")
+READ_BY_DRILLS = ("HITL_SOAK_WAITS", "HITL_SOAK_TEST_N")
+
+
+def check_webhook_secrets(name: str, text: str) -> None:
+    from api.webhooks import BadSecret, secret_of  # most commands do without
+
+    for number, one in enumerate(listed(text), 1):
+        try:
+            secret_of(one)
+        except BadSecret as error:
+            raise BadSetting(f"{name}: invalid secret env value (not shown), number {number} of the list: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +66,10 @@ class Settings:
     port: int = port_number(3001)
     admin_port: int = port_number(3002)
     listen_host: str = "127.0.0.1"
+    admin_host: str = "127.0.0.1"
+    root_path: str = ""
+    trusted_proxies: str | None = None
+    token_requests_per_s: int = integer(100)
 
     # the database: one URL, or its parts, or an embedded one
     database_url: str | None = secret()
@@ -92,6 +106,7 @@ class Settings:
     retention_days: int = integer(0, most=36_500)
     chaos_sleep_execute: int = integer(0)
     hitl_plan_approval_timeout_s: int = integer(3600, least=1, most=86_400)
+    hitl_webhook_secrets: str | None = secret(check_webhook_secrets)
     intent_queue: QueueSettings = group("INTENT_QUEUE_", QueueSettings())
     sbx_queue: QueueSettings = group(
         "SBX_QUEUE_", QueueSettings(worker_concurrency=10, concurrency=150, rate_limit_per_period=10_000)
@@ -107,6 +122,9 @@ class Settings:
     oc_server_cors: str = "http://localhost:3000"
     oc_server_username: str | None = env("OPENCODE_SERVER_USERNAME")
     oc_server_password: str | None = env("OPENCODE_SERVER_PASSWORD", secret=True)
+    oc_model: str | None = None
+    oc_provider_url: str | None = url(None)
+    oc_provider_key: str | None = secret()
 
     # the sandboxes
     sbx_mode: Literal["mock", "live"] = "mock"
@@ -114,6 +132,7 @@ class Settings:
     sbx_alt_provider_enabled: bool = False
     sbx_default_timeout_ms: int = integer(300_000, least=1)
     sbx_default_net: bool = False
+    sbx_live_cmd: str | None = None
     e2b_api_key: str | None = secret()
 
     # what is told about us

@@ -6,7 +6,7 @@ can't say (another name, a range, a prefix for a nested dataclass, a URL, a secr
 
 import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, fields, is_dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -58,8 +58,9 @@ def port_number(default: int) -> Any:
     return integer(default, most=65535)
 
 
-def secret() -> Any:
-    return field(default=None, repr=False)
+def secret(check: Callable[[str, str], None] | None = None) -> Any:
+    """check: raises BadSetting, without the text."""
+    return field(default=None, repr=False, metadata={"check": check} if check else {})
 
 
 def url(default: str | None) -> Any:

@@ -113,6 +113,9 @@ class WatchedRuns(Observer):
     def lease_lost(self) -> None:
         self._metrics.lease_lost()
 
+    def failed_over(self, went_back: bool) -> None:
+        self._metrics.failed_over(went_back)
+
 
 def execution_span(run: WorkflowInfo, execution: Execution, how: str, ended_ns: int) -> Span:
     trace = execution.trace

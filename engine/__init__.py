@@ -37,6 +37,7 @@ from engine.calls import (
 )
 from engine.children import ChildHandle
 from engine.client import DedupPolicy, Engine, Handle, Start
+from engine.connections import connection_string
 from engine.entries import Connection
 from engine.errors import (
     ConflictingWorkflow,
@@ -106,6 +107,7 @@ __all__ = [
     "WorkflowStatus",
     "close_stream",
     "connection_lost",
+    "connection_string",
     "deprecate_patch",
     "export_history",
     "gather",

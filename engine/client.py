@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, LiteralString, Self, TypeVar, TypeVarT
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from engine import codec, control, enqueue, hints, read, schedules
+from engine import codec, connections, control, enqueue, hints, read, schedules
 from engine.children import why_it_ended
 from engine.entries import Connection
 from engine.errors import ConflictingWorkflow, DuplicateWork, NoSuchWorkflow, WorkflowFailed
@@ -34,16 +34,6 @@ DEDUP_INDEX = "workflow_status_dedup"
 
 #: What an enqueue does when its deduplication id is in use: raise DuplicateWork, or return the handle of the workflow that has it.
 DedupPolicy = Literal["reject", "return_existing"]
-
-#: Applied to every connection that the engine opens: notice a dead server or network instead of waiting for ever.
-CONNECTION_DEFAULTS: dict[str, Any] = {
-    "connect_timeout": 5,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-    "application_name": "holdfast",
-}
 
 NAME_OF: LiteralString = "select name from dbos.workflow_status where workflow_uuid = %s"
 
@@ -115,7 +105,7 @@ class Engine:
 
     def __init__(self, pool: AsyncConnectionPool[Any], *, prepare: bool = True) -> None:
         self.pool = pool
-        self._prepare = prepare
+        self.own_sessions = prepare  # False behind a pooler in transaction mode
         self._notifier = hints.Notifier(pool.connection)
         self._after: dict[Connection, set[tuple[str, str]]] = {}  # hints for the end of each open block of `transaction`
         self._enqueuer = enqueue.Enqueuer(pool.connection, prepare=prepare)
@@ -123,17 +113,18 @@ class Engine:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def connect(cls, dsn: str, *, pool_size: int = 10, prepare: bool = True) -> AsyncGenerator[Self]:
+    async def connect(cls, dsn: str, *, pool_size: int = 10, prepare: bool | None = None) -> AsyncGenerator[Self]:
         """An engine with a pool of its own, closed at the end of the block. Raises psycopg.Error when the database is out of reach.
 
-        prepare: False behind a pooler that cannot keep prepared statements.
+        dsn: may name several hosts; the one that may be written to is taken, now and after each loss. prepare: whether sessions are
+        ours alone, so that statements may be prepared in them, settings made and hints heard; None finds out, and takes any pooler
+        for one in transaction mode, where they are not.
         """
-        kwargs: dict[str, Any] = CONNECTION_DEFAULTS | {"prepare_threshold": 2 if prepare else None, "autocommit": True}
-        probe = await psycopg.AsyncConnection.connect(
-            dsn, **kwargs
-        )  # fail at once, with the reason; the pool would only time out
-        await probe.close()
-        pool: AsyncConnectionPool[Any] = AsyncConnectionPool(dsn, kwargs=kwargs, min_size=1, max_size=pool_size, open=False)
+        # At once, with the reason, when there is no database; the pool would go on trying.
+        async with await connections.PrimaryConnection.connect(connections.connection_string(dsn), autocommit=True) as probe:
+            if prepare is None:
+                prepare = await connections.has_own_session(probe)
+        pool = connections.Pool(dsn, pool_size, prepare=prepare)
         await pool.open()
         engine = cls(pool, prepare=prepare)
         try:
@@ -531,14 +522,14 @@ class Engine:
         version: str | None = None,
         lease_s: float = 10.0,
         poll_s: float = 1.0,
-        listen: bool = True,
+        listen: bool | None = None,
         observer: Observer | None = None,
     ) -> Worker:
         """A worker for these workflows; `await worker.run()`.
 
         queues: how many runs of each queue this worker holds at most. slots: of all queues together. version: the application version;
         runs that were enqueued for another one are left alone. lease_s: how long others wait before they take over after a crash.
-        poll_s: the longest pause between looks into the queues. listen: hear hints by LISTEN; off behind a transaction pooler.
+        poll_s: the longest pause between looks into the queues. listen: hear hints by LISTEN; None does where sessions are ours alone.
         observer: is told of runs, step attempts and commits.
         """
         return Worker(
@@ -551,8 +542,8 @@ class Engine:
             version=version,
             lease_s=lease_s,
             poll_s=poll_s,
-            listen=listen,
-            prepare=self._prepare,
+            listen=self.own_sessions if listen is None else listen,
+            prepare=self.own_sessions,
             observer=observer,
         )
 
@@ -561,17 +552,15 @@ class Engine:
         await self.worker(workflows, **options).run(signals=True)
 
     async def _connect(self, **overrides: Any) -> Connection:
-        kwargs: dict[str, Any] = {**CONNECTION_DEFAULTS, **self._pool_kwargs(), **overrides, "autocommit": True}
-        kwargs["prepare_threshold"] = 0 if self._prepare else None
-        return await psycopg.AsyncConnection.connect(self._conninfo(), **kwargs)
+        kwargs: dict[str, Any] = self._pool_kwargs() | {"autocommit": True, "prepare_threshold": 0 if self.own_sessions else None}
+        return await connections.PrimaryConnection.connect(self._conninfo(**overrides), **kwargs)
 
     def _connect_sync(self, **overrides: Any) -> psycopg.Connection[Any]:
-        kwargs: dict[str, Any] = {**CONNECTION_DEFAULTS, **self._pool_kwargs(), **overrides, "autocommit": True}
-        kwargs["prepare_threshold"] = None
-        return psycopg.Connection.connect(self._conninfo(), **kwargs)
+        kwargs: dict[str, Any] = self._pool_kwargs() | {"autocommit": True, "prepare_threshold": None}
+        return psycopg.Connection.connect(self._conninfo(**overrides), **kwargs)
 
-    def _conninfo(self) -> str:
-        return str(self.pool.conninfo)
+    def _conninfo(self, **overrides: Any) -> str:
+        return connections.connection_string(str(self.pool.conninfo), **overrides)
 
     def _pool_kwargs(self) -> dict[str, Any]:
         given: Any = self.pool.kwargs  # a pool may also be made with a function, which cannot be asked for its arguments

@@ -26,9 +26,12 @@ ITEM = "\x1d"  # between the items of a list inside one value
 # A worker's statements look rows up by id from arrays, or by an index made for them. On a fresh or fast-growing table the
 # planner's guesses would choose scans, and the huge cost of a disabled scan would then start the JIT compiler, some 100 ms a statement.
 PIN_PLANS: LiteralString = """
-select set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
-       set_config('enable_hashjoin', 'off', false), set_config('enable_mergejoin', 'off', false), set_config('jit', 'off', false)
+select set_config(p.name, p.value, %s::bool)
+  from (values ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'),
+               ('enable_mergejoin', 'off'), ('jit', 'off')) as p (name, value)
 """
+FOR_THE_SESSION = ("false",)
+FOR_THE_TRANSACTION = ("true",)
 
 Connection = psycopg.AsyncConnection[Any]
 RiderRow = tuple[Rider, str]  # the row as JSON text
@@ -38,7 +41,7 @@ Place = tuple[str, str]  # under a cap: (queue, partition key)
 class Owner:
     """A claim on a run: the token that fences its writes and the number of journal rows it has."""
 
-    __slots__ = ("alone", "id", "loop", "parent_id", "place", "recorded", "seen_ms", "token")
+    __slots__ = ("alone", "id", "loop", "parent_id", "place", "recorded", "seen_ms", "token", "void")
 
     def __init__(self, id: str, token: str, seen_ms: int, parent_id: str | None = None, *, place: Place | None = None) -> None:
         self.id = id
@@ -47,6 +50,7 @@ class Owner:
         self.loop = asyncio.get_running_loop()
         self.place = place  # others may wait for it
         self.recorded = 0
+        self.void = False  # the database's history went back: nothing more is written
         self.alone = False  # a transaction of this run is committing; the journal writes nothing of it meanwhile
         self.seen_ms = seen_ms  # the database's clock when it was last heard of
 

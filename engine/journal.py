@@ -23,14 +23,17 @@ import psycopg
 import structlog
 
 from engine import entries as e
-from engine.entries import FIELD, PIN_PLANS, Connection, Entry, Owner
+from engine.entries import FIELD, FOR_THE_SESSION, FOR_THE_TRANSACTION, PIN_PLANS, Connection, Entry, Owner
 from engine.errors import NoSuchWorkflow, RecordRefused, RunLost
+from engine.history import History
 from engine.pipeline import Pipeline, Row, number_of, text_of
 
 log = structlog.get_logger("engine.journal")
 
 Connect = Callable[[], Awaitable[Connection]]
 AfterCommit = Callable[["Parts"], None]
+Held = Callable[[], Sequence[Owner]]
+OnMove = Callable[[bool], None]
 
 # Half of what a busy worker has waiting: while the database commits one half, the runs of the other go on. With one batch of all,
 # the two would take turns.
@@ -59,9 +62,22 @@ class Journal:
     """Writes entries in groups. One per worker; used from the event loop it was started on."""
 
     def __init__(
-        self, connect: Connect, *, prepare: bool = True, after_commit: AfterCommit | None = None, retry_s: float = 0.1
+        self,
+        connect: Connect,
+        *,
+        prepare: bool = True,
+        after_commit: AfterCommit | None = None,
+        held: Held = lambda: (),
+        on_move: OnMove = lambda went_back: None,
+        retry_s: float = 0.1,
     ) -> None:
+        """held: whose runs this worker has. on_move: called when the database is another than before; went_back: it lacks something
+        that was committed, and nothing of the runs in hand is written any more.
+        """
         self._connect = connect
+        self._held = held
+        self._on_move = on_move
+        self._history = History()
         self._prepare = prepare
         self._prepared: dict[str, bytes] | None = None  # statements that the connection knows, by name
         self._after_commit = after_commit
@@ -166,6 +182,9 @@ class Journal:
         """Commit the batch, whatever it takes; every entry's `done` is resolved afterwards."""
         while batch:
             conn = await self._connected()
+            batch = alive(batch)
+            if not batch:
+                return
             try:
                 await self._commit(conn, batch)
                 return
@@ -192,13 +211,34 @@ class Journal:
         while self._conn is None:
             try:
                 conn = await self._connect()
-                await conn.execute(PIN_PLANS)
+                if self._prepare:
+                    await conn.execute(PIN_PLANS, FOR_THE_SESSION)
+                await self.compare(conn)
                 self._conn = conn
                 self._prepared = {} if self._prepare else None
             except psycopg.Error as error:
-                log.warning("journal has no database", error=str(error))
+                log.warning("journal has no database", error=str(error).partition("\n")[0])
                 await asyncio.sleep(self._retry_s)
         return self._conn
+
+    async def compare(self, conn: Connection) -> None:
+        """Build on the server of this new connection only if it has what was committed. Raises psycopg.Error."""
+        found = await self._history.look(conn, [owner for owner in self._in_hand() if not owner.void])
+        if found.went_back:
+            self.went_back()
+        elif found.moved:
+            self._on_move(False)
+
+    def went_back(self) -> None:
+        """The database lacks something that was committed: write nothing more of any run that is in hand."""
+        for owner in self._in_hand():
+            owner.void = True
+        self._on_move(True)
+
+    def _in_hand(self) -> list[Owner]:
+        """Every run that this worker may write of."""
+        owners = [*self._held(), *(entry.owner for entry in (*self._flying, *self._waiting))]
+        return list({id(owner): owner for owner in owners}.values())
 
     async def _commit(self, conn: Connection, batch: list[Entry]) -> None:
         """One transaction: fence, then every kind in the batch. Resolves all entries, or raises and has written nothing."""
@@ -206,6 +246,8 @@ class Journal:
         pipe = Pipeline(conn, self._prepared)
         timed = received = parked = None
         places = list(parts.places)
+        if not self._prepare:
+            pipe.add(PIN_PLANS, FOR_THE_TRANSACTION)
         e.fence(pipe, parts.owners)
         if parts.steps:
             e.insert_steps(pipe, parts.steps)
@@ -228,6 +270,9 @@ class Journal:
         self.records += len(batch)
         for owner in parts.owners:
             owner.recorded = parts.counts[owner.id]
+        if parts.steps:
+            last = parts.steps[-1]
+            self._history.committed(last.owner.id, last.function_id)
         if timed is not None:
             give_moments(parts.timers, timed.rows)
         if received is not None:
@@ -257,6 +302,7 @@ class Journal:
         """After a lost connection: resolve what the lost commit did write; returns what must be sent again."""
         while True:
             conn = await self._connected()
+            batch = alive(batch)
             try:
                 batch = await self._drop_lost(conn, batch)
                 rows = await conn.execute(
@@ -392,6 +438,16 @@ def give_verdicts(parks: Sequence[e.Park], rows: Sequence[Row]) -> None:
     for entry in parks:
         entry.owner.seen_ms = now_ms
         resolve(entry, entry.owner.id in parked)
+
+
+def alive(batch: list[Entry]) -> list[Entry]:
+    """Those that are still to be written. The others' callers are told."""
+    if not any(entry.owner.void for entry in batch):
+        return batch
+    for entry in batch:
+        if entry.owner.void:
+            refuse(entry, RunLost(f"the database's history went back, run {entry.owner.id} is taken up from there"))
+    return [entry for entry in batch if not entry.owner.void]
 
 
 def halves(batch: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:

@@ -17,7 +17,11 @@ PAUSE_S = 0.2
 
 
 def connection_lost(error: Exception) -> bool:
-    """Whether the connection broke or there was none to be had, so that trying again is all there is to do."""
+    """Whether the connection broke, its server may not be written to any more, or there was none to be had: all there is to do is try
+    again.
+    """
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return True
     if isinstance(error, psycopg.OperationalError):
         return (error.sqlstate or CONNECTION_LOST).startswith(("57P", "08"))
     return isinstance(error, PoolTimeout)

@@ -28,3 +28,6 @@ class Observer:
 
     def lease_lost(self) -> None:
         """Others took this worker for dead, and have its runs."""
+
+    def failed_over(self, went_back: bool) -> None:
+        """The database is another server than before, or another life of it. went_back: without something that was committed."""

@@ -25,14 +25,26 @@ from engine.run import Branch, StepScope, enter, is_ours, leave
 ATTEMPTS = 20
 TRY_AGAIN = frozenset({"40001", "40P01", "55P03"})
 
+# No row, if the one before it is not there: this connection may be the first that meets a history that went back.
 INSERT_OWN_RECORD: LiteralString = """
 insert into dbos.operation_outputs (workflow_uuid, function_id, call_path, function_name, output, started_at_epoch_ms,
                                     completed_at_epoch_ms, serialization)
-values (%s, %s, %s, %s, %s, %s, (select engine.now_ms()), 'portable_json')
+select r.id, r.recorded + 1, %s, %s, %s, %s, (select engine.now_ms()), 'portable_json'
+  from (values (%s::text, %s::int)) as r (id, recorded)
+ where r.recorded = 0
+    or exists (select from dbos.operation_outputs o where o.workflow_uuid = r.id and o.function_id = r.recorded)
 """
 OWN_RECORD: LiteralString = """
 select o.output from dbos.operation_outputs o where o.workflow_uuid = %s and o.function_id = %s and o.call_path = %s
 """
+
+
+class Away(Exception):
+    """The database broke our connection off, or gave us none."""
+
+
+class HistoryWentBack(Exception):
+    """The database lacks something that this run has recorded."""
 
 
 class Call(Protocol):
@@ -52,33 +64,42 @@ async def run_transaction(call: Call, branch: Branch, path: str, args: Any, kwar
     Raises StepFailed with the recorded failure (whose statements are undone), RunLost when the run is not ours any more.
     """
     started_ms = branch.run.services.now_ms()
-    for attempt in range(1, ATTEMPTS + 1):
+    attempt = refused = 0
+    while True:
+        attempt += 1
         try:
             return await _attempt(call, branch, path, args, kwargs, started_ms, attempt)
-        except (psycopg.Error, PoolTimeout) as error:
-            state = error.sqlstate if isinstance(error, psycopg.Error) else None
-            if state == NOT_OWNED:
+        except Away:
+            if branch.run.gone is not None:
+                raise branch.run.gone from None
+        except HistoryWentBack:
+            if not branch.run.void:
+                branch.run.journal.went_back()
+            raise RunLost(f"the database's history went back, run {branch.run.id} is taken up from there") from None
+        except psycopg.Error as error:
+            refused += 1
+            if error.sqlstate == NOT_OWNED:
                 raise RunLost(f"run {branch.run.id} was cancelled or taken over") from error
-            if attempt < ATTEMPTS and (state in TRY_AGAIN or connection_lost(error)):
-                await asyncio.sleep(min(0.01 * 2**attempt, 1.0))
-                continue
-            await _record_failure(call, branch, path, error, started_ms)
+            if refused == ATTEMPTS or not (error.sqlstate in TRY_AGAIN or connection_lost(error)):
+                await _record_failure(call, branch, path, error, started_ms)
         except BaseException as error:
             if is_ours(error, branch.run):
                 raise
             await _record_failure(call, branch, path, error, started_ms)
-    raise AssertionError("unreachable")
+        await asyncio.sleep(min(0.01 * 2 ** min(attempt, 7), 1.0))
 
 
 async def _attempt(
     call: Call, branch: Branch, path: str, args: Any, kwargs: dict[str, Any], started_ms: int, attempt: int
 ) -> Any:
     run = branch.run
+    taken: psycopg.AsyncConnection[Any] | None = None
     committing = False
     value: Any = None
     async with contextlib.AsyncExitStack() as aside:
         try:
             async with run.services.pool.connection() as conn, by_hand(conn):
+                taken = conn
                 scope = StepScope(branch, path, attempt)
                 token = enter(scope)
                 try:
@@ -91,13 +112,17 @@ async def _attempt(
                 await aside.enter_async_context(run.journal.standing_aside(run))
                 committing = True
                 await conn.execute(FENCE, (run.id, run.token, "1"))
-                await conn.execute(INSERT_OWN_RECORD, (run.id, run.recorded + 1, path, call.name, output, started_ms))
+                given = (path, call.name, output, started_ms, run.id, run.recorded)
+                if run.void or not (await conn.execute(INSERT_OWN_RECORD, given)).rowcount:
+                    raise HistoryWentBack
                 for rider, row in riders:
                     await conn.execute(rider.sql, (json_array([row]),))
                 await conn.commit()
         except psycopg.Error as error:  # the broken connection is given back by now: settling may need the pool's only one
-            if not committing or not connection_lost(error) or not await _was_committed(branch, path):
+            if not connection_lost(error) or not (taken is None or taken.closed):
                 raise
+            if not committing or not await _was_committed(branch, path):
+                raise Away from error
         run.recorded += 1
         branch.riders = None
     return value

@@ -97,7 +97,14 @@ class Worker:
         self._clock_at = 0.0
         self._heartbeat: leases.Heartbeat | None = None
         self._reborn: asyncio.Task[None] | None = None
-        self.journal = Journal(self._journal_connection, prepare=prepare, after_commit=self._after_commit)
+        self._own_sessions = prepare
+        self.journal = Journal(
+            self._journal_connection,
+            prepare=prepare,
+            after_commit=self._after_commit,
+            held=lambda: list(self.running.values()),
+            on_move=self._on_move,
+        )
         self.notifier = hints.Notifier(pool.connection)
         self._services = Services(self.journal, pool, self.now_ms, self._leased, observer)
 
@@ -187,6 +194,28 @@ class Worker:
         await self._enlist()
         self._work.set()
 
+    def _on_move(self, went_back: bool) -> None:
+        """The database is another server, or another life of it. If it lacks something that was committed, everything in memory may
+        rest on that: it is dropped, housekeeping puts it back into its queue, and it is taken up from the journal that there is.
+        """
+        if self._observer is not None:
+            self._observer.failed_over(went_back)
+        if not went_back:
+            log.warning("the database has failed over, with all that this worker has committed", running=len(self.running))
+            return
+        log.error(
+            "the database's history went back: runs in hand are taken up again from there", worker=self.id, runs=len(self.running)
+        )
+        for run in list(self.running.values()):
+            run.abandon("the database's history went back")
+        self._watch_at = 0.0
+        self._chores.set()
+
+    async def _pin_plans(self, conn: Connection) -> None:
+        """Where the session is ours; elsewhere the settings would reach strangers."""
+        if self._own_sessions:
+            await conn.execute(entries.PIN_PLANS, entries.FOR_THE_SESSION)
+
     async def _forever(self, loop_body: Callable[[], Awaitable[None]], name: str) -> None:
         """Run a loop; when the database fails it, start it anew with a new connection."""
         while not self._stopping.is_set():
@@ -251,7 +280,7 @@ class Worker:
 
     async def _claims(self) -> None:
         async with await self._connect() as conn:
-            await conn.execute(entries.PIN_PLANS)
+            await self._pin_plans(conn)
             await queues.know(conn, list(self.queues))
             pause_s = self.poll_s
             wanted = 1  # free slots worth a claim: a quarter of all while the queues give more than there is room for
@@ -425,7 +454,8 @@ class Worker:
 
     async def _housekeeping(self) -> None:
         async with await self._connect() as conn:
-            await conn.execute(entries.PIN_PLANS)
+            await self._pin_plans(conn)
+            await self.journal.compare(conn)  # the journal itself looks when it writes, which may be long after
             rescue_at = look_at = 0.0
             reconcile_at = time.monotonic() + RECONCILE_S * random.random()
             while not self._stopping.is_set():

@@ -1,15 +1,18 @@
 """One seam for every call to the coding agent: asked once for an op_key, within the agent's tools, valid, and in the ledger.
 
 The op_key names the run, the step, the attempt, the answer's schema and the prompt. A call whose op_key has a good row in
-app.opencode_calls is answered from it; a row that holds an error is no answer. The ledger row rides with the step's record. A
-live adapter names its session after the op_key, so a crash between the agent's answer and that record finds the answer on the
-server.
+app.opencode_calls is answered from it; a row that holds an error, or only the question, is no answer. The ledger row rides with the
+step's record. Before somebody outside is asked, it is there as `asked`; a live adapter names its session after the op_key, so a crash
+between the agent's answer and that record finds the answer on the server. Secrets are hidden in what comes back before anybody uses or
+stores it, so what is stored is what was used.
 """
 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import LiteralString, TypeVar, cast
+
+from psycopg.types.json import Jsonb
 
 from engine import Rider, TerminalError, ride
 from steps.budgets import check_tokens
@@ -19,7 +22,7 @@ from steps.contracts.plan import OCOutput
 from steps.documents import compact
 from steps.errors import InvalidInput
 from steps.identity import schema_hash
-from steps.opencode import AgentRequest
+from steps.opencode import AgentFailed, AgentRequest, OutsideOpenCode
 from steps.ports import ports
 
 Answer = TypeVar("Answer", bound=Wire)
@@ -30,7 +33,15 @@ ALLOWED_TOOLS: Mapping[str, frozenset[str]] = {
     "build": _READ_TOOLS | {"edit", "write", "bash", "patch"},
 }
 
-RECORDED_CALL: LiteralString = "select response from app.opencode_calls where op_key = %s and error is null"
+RECORDED_CALL: LiteralString = "select response from app.opencode_calls where op_key = %s and state = 'answered'"
+
+#: Written on its own and at once: what it announces may be paid for although its step is never recorded.
+ASKED: LiteralString = """
+    insert into app.opencode_calls (id, run_id, step_id, request, response, session_id, agent, schema_hash, prompt, op_key, state)
+    values (%(op_key)s, %(run_id)s, %(step_id)s, %(request)s, '{}', %(session_id)s, %(agent)s, %(schema_hash)s, %(prompt)s,
+            %(op_key)s, 'asked')
+    on conflict on constraint opencode_calls_op_key_unique do nothing
+"""
 
 #: A call that failed has used its tokens too.
 TOKENS: LiteralString = """
@@ -39,20 +50,21 @@ TOKENS: LiteralString = """
      where c.run_id = %s and c.op_key <> %s
 """
 
-# A failed call's row gives way to a good one; a good one stays.
+# A row without an answer gives way; one with an answer stays.
 OPENCODE_CALL = Rider("""
     insert into app.opencode_calls (id, run_id, step_id, request, response, diff, session_id, agent, schema_hash, prompt,
-                                    structured, raw_response, tool_calls, duration_ms, error, op_key)
+                                    structured, raw_response, tool_calls, duration_ms, error, op_key, state)
     select n.op_key, n.run_id, n.step_id, n.request, n.response, n.diff, n.session_id, n.agent, n.schema_hash, n.prompt,
-           n.structured, n.raw_response, n.tool_calls, n.duration_ms, n.error, n.op_key
+           n.structured, n.raw_response, n.tool_calls, n.duration_ms, n.error, n.op_key,
+           case when n.error is null then 'answered' else 'failed' end
       from json_to_recordset(%s) as n (op_key text, run_id text, step_id text, request jsonb, response jsonb, diff jsonb,
                                        session_id text, agent text, schema_hash text, prompt text, structured jsonb,
                                        raw_response text, tool_calls jsonb, duration_ms int, error jsonb)
     on conflict on constraint opencode_calls_op_key_unique do update
        set response = excluded.response, diff = excluded.diff, session_id = excluded.session_id,
            structured = excluded.structured, raw_response = excluded.raw_response, tool_calls = excluded.tool_calls,
-           duration_ms = excluded.duration_ms, error = excluded.error
-     where opencode_calls.error is not null
+           duration_ms = excluded.duration_ms, error = excluded.error, state = excluded.state
+     where opencode_calls.state <> 'answered'
 """)
 
 
@@ -68,18 +80,34 @@ async def ask_agent(request: AgentRequest, answer: type[Answer]) -> tuple[OCOutp
     reply = await recorded_reply(request.op_key)
     if reply is not None:
         return within(request, used, reply), checked_answer(reply, answer)
+    await announce(request)
     clock = asyncio.get_running_loop().time
     asked_at_s = clock()
     try:
-        reply = await ports().opencode.ask(request)
+        reply = hidden(await ports().opencode.ask(request))
         check_tools(request.agent, reply)
         structured = checked_answer(reply, answer)
     except TerminalError as error:
-        failure = {"name": error.name, "message": str(error)}
+        if isinstance(error, AgentFailed):
+            reply = hidden(error.reply)
+        failure = ports().redaction.document({"name": error.name, "message": str(error)})
         ride(OPENCODE_CALL, ledger_row(request, reply, clock() - asked_at_s, failure), keep=True)
-        raise
+        raise TerminalError(failure["message"], name=error.name, data=ports().redaction.document(error.data)) from error
     ride(OPENCODE_CALL, ledger_row(request, reply, clock() - asked_at_s, None), keep=True)
     return within(request, used, reply), structured
+
+
+async def announce(request: AgentRequest) -> None:
+    """Write down that somebody outside is going to be asked, if so."""
+    opencode = ports().opencode
+    if isinstance(opencode, OutsideOpenCode):
+        row = ledger_row(request, None, 0, None) | {"session_id": opencode.session_of(request)}
+        await ports().write(ASKED, row | {"request": Jsonb(row["request"])})
+
+
+def hidden(reply: OCOutput) -> OCOutput:
+    """The reply without secrets."""
+    return OCOutput.model_validate(ports().redaction.document(reply.document()))
 
 
 def within(request: AgentRequest, used: int, reply: OCOutput) -> OCOutput:
@@ -156,6 +184,7 @@ def forbid_child_sessions(value: object) -> None:
 def ledger_row(request: AgentRequest, reply: OCOutput | None, took_s: float, error: JsonObject | None) -> JsonObject:
     """Enough to rebuild the call without asking anybody."""
     document = {} if reply is None else compact(reply)
+    prompt = ports().redaction.text(request.prompt)
     return {
         "op_key": request.op_key,
         "run_id": request.run_id,
@@ -163,7 +192,7 @@ def ledger_row(request: AgentRequest, reply: OCOutput | None, took_s: float, err
         "request": {
             "agent": request.agent,
             "attempt": request.attempt,
-            "prompt": request.prompt,
+            "prompt": prompt,
             "schema": request.schema,
             "schemaVersion": request.schema_version,
             "promptHash": sha256_text(request.prompt),
@@ -173,7 +202,7 @@ def ledger_row(request: AgentRequest, reply: OCOutput | None, took_s: float, err
         "session_id": document.get("session_id") or f"replay-{request.run_id}",
         "agent": request.agent,
         "schema_hash": schema_hash(request.schema),
-        "prompt": request.prompt,
+        "prompt": prompt,
         "structured": document.get("structured"),
         "raw_response": document.get("raw_response"),
         "tool_calls": document.get("toolcalls"),

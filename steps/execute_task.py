@@ -3,16 +3,19 @@ record.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from engine import StepFailed, TerminalError, ride, step, step_info, workflow, write_stream
 from steps.contracts.sandbox import RETRYABLE, SBXReq, SBXRes
 from steps.documents import compact
 from steps.ports import ports
 from steps.records import SANDBOX_RUN
+from steps.sandbox import Holding
 from steps.sandbox_inputs import by_hash, inputs_of
 
 STEP = "ExecuteST"
 MAX_ATTEMPTS = 3
+NOT_KEPT = "(not kept)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +33,52 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class TaskDone:
+    """told: the output is in the streams already, as the sandbox told it while the command ran. held: the key for which the sandbox
+    keeps the result until it is released.
+    """
+
     result: SBXRes
     attempt: int
     provider: str
+    told: bool = False
+    held: str | None = None
+
+
+class Telling:
+    """Writes what a command prints to the task's streams while it runs. Chunks of a kind are numbered from 0; where a number is 0 again,
+    the command was begun anew, and so is its output.
+    """
+
+    def __init__(self) -> None:
+        self._next = {"stdout": 0, "stderr": 0}
+        self._broken = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was to be told was told, and it was something."""
+        return not self._broken and any(self._next.values())
+
+    async def __call__(self, kind: Literal["stdout", "stderr"], chunk: str) -> None:
+        try:
+            await tell(kind, chunk, self._next[kind])
+        except Exception:
+            self._broken = True
+            raise
+        self._next[kind] += 1
+
+
+async def tell(kind: Literal["stdout", "stderr"], chunk: str, seq: int) -> None:
+    await write_stream(kind, {"kind": kind, "chunk": chunk, "seq": seq})
 
 
 class SandboxTrouble(Exception):
-    """The sandbox, not the command, failed. again: whether the task may be tried once more."""
+    """The sandbox, not the command, failed. again: whether the task may be tried once more; permanent: whether that is of no use."""
 
-    def __init__(self, err_code: str, *, again: bool) -> None:
-        super().__init__(err_code)
+    def __init__(self, err_code: str, reason: str, *, again: bool, permanent: bool) -> None:
+        super().__init__(reason if permanent else err_code)
         self.name = err_code
-        self.again = again
+        self.again = again and not permanent
+        self.data = {"permanent": True} if permanent else None
 
 
 @workflow(name="ExecuteTask")
@@ -50,13 +87,17 @@ async def execute_task(task: Task) -> TaskDone:
     try:
         done = await run_in_sandbox(task)
     except StepFailed as failure:
-        if failure.name not in RETRYABLE:
+        if failure.name not in RETRYABLE or failure.data:
             raise TerminalError(failure.message, name=failure.name) from failure
         spent = f"Step executeTask has exceeded its maximum of {task.max_attempts} retries: {failure.name}"
         raise TerminalError(spent, name=failure.name) from failure
-    for seq, (kind, chunk) in enumerate((("stdout", done.result.stdout), ("stderr", done.result.stderr))):
-        if chunk:
-            await write_stream(kind, {"kind": kind, "chunk": chunk, "seq": seq})
+    if done.held is not None:
+        await release_sandbox(done.held)
+    if not done.told:
+        if done.result.stdout:
+            await tell("stdout", done.result.stdout, 0)
+        if done.result.stderr:
+            await tell("stderr", done.result.stderr, 0)
     return done
 
 
@@ -70,22 +111,38 @@ async def execute_task(task: Task) -> TaskDone:
 async def run_in_sandbox(task: Task) -> TaskDone:
     """One attempt; its row in app.sbx_runs stays whether it went well or not."""
     sandbox, info = ports().sandbox, step_info()
-    attempt = task.attempts_before + info.attempt
+    attempt, key = task.attempts_before + info.attempt, f"{info.key}:{info.attempt}"
     files = await inputs_of(task.run_id)
     request = task.request.model_copy(update={"filesIn": files})
-    result = await sandbox.run(request, attempt=info.attempt, key=f"{info.key}:{info.attempt}")
+    telling = Telling()
+    result = await sandbox.run(request, attempt=info.attempt, key=key, on_output=telling)
     row = {
         "run_id": task.run_id,
         "step_id": STEP,
         "task_key": task.key,
         "attempt": attempt,
         "provider": sandbox.provider,
-        "request": compact(task.request.model_copy(update={"filesIn": by_hash(files)})),
+        "request": compact(shown(request)),
         "response": compact(result),
         "err_code": result.errCode,
         "metrics": compact(result.metrics),
     }
     ride(SANDBOX_RUN, row, keep=True)
     if result.errCode in RETRYABLE:
-        raise SandboxTrouble(result.errCode, again=info.attempt < task.max_attempts)
-    return TaskDone(result, info.attempt, sandbox.provider)
+        permanent = bool(result.raw and result.raw.get("permanent"))
+        again = info.attempt < task.max_attempts
+        raise SandboxTrouble(result.errCode, result.stderr.strip(), again=again, permanent=permanent)
+    return TaskDone(result, info.attempt, sandbox.provider, telling.complete, key if isinstance(sandbox, Holding) else None)
+
+
+@step(name="releaseSandbox")
+async def release_sandbox(key: str) -> None:
+    """The result is journaled: its sandbox may go."""
+    sandbox = ports().sandbox
+    if isinstance(sandbox, Holding):
+        await sandbox.release(key)
+
+
+def shown(request: SBXReq) -> SBXReq:
+    """The request as its row keeps it: the hashes of its files, and the names alone of its variables, whose values may be secrets."""
+    return request.model_copy(update={"filesIn": by_hash(request.filesIn), "env": dict.fromkeys(request.env, NOT_KEPT)})

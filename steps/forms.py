@@ -32,7 +32,7 @@ def completed(form_schema: JsonObject, form_data: object) -> JsonObject:
     except TooMuch as error:
         raise InvalidInput(f"invalid formData: it can't be held against formSchema: {error}") from None
     if wrong:
-        details = [_detail(failure) for failure in wrong]
+        details = [detail(failure, "formData") for failure in wrong]
         sentences = [f"formData{detail['instancePath'].removeprefix('/formData')} {detail['message']}" for detail in details]
         raise InvalidInput(f"invalid formData: {'; '.join(sentences)}", details)
     return form
@@ -66,9 +66,10 @@ _SENTENCES = {
 }
 
 
-def _detail(failure: Failure) -> JsonObject:
+def detail(failure: Failure, root: str) -> JsonObject:
+    """The failure as one of an InvalidInput's details. root: what the checked value is called."""
     keyword, given, name = failure.keyword, failure.given, failure.name
-    path: Sequence[str | int] = ("formData", *failure.path)
+    path: Sequence[str | int] = (root, *failure.path)
     if keyword == "required":
         return schema_error(path, keyword, f"must have required property '{name}'", {"missingProperty": name})
     if keyword == "additionalProperties" and name is not None:

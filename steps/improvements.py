@@ -182,17 +182,19 @@ async def _under_way(conn: Connection, failed: FailedRun) -> ImprovementView:
 
 # Reading ---------------------------------------------------------------------------------------------------------------------
 
-VIEWS: LiteralString = """
+VIEW: LiteralString = """
     select w.improvement_workflow_id as "workflowID", w.status, w.actor, w.reason, w.recipe_id as "recipeId", w.from_v as "fromV",
            w.to_v as "toV", w.to_status as "toStatus", w.failed_workflow_id as "failedWorkflowID", w.failure, w.postmortem,
            w.promotion_workflow_id as "promotionWorkflowID", w.rerun_workflow_id as "rerunWorkflowID", w.rerun_status as "rerunStatus",
            w.error, floor(extract(epoch from w.created_at) * 1000)::bigint as "createdAt",
            floor(extract(epoch from w.ended_at) * 1000)::bigint as "endedAt"
       from app.v_recipe_flywheel w
-     where w.improvement_workflow_id = %(id)s or w.failed_workflow_id = %(id)s or w.rerun_workflow_id = %(id)s
-     order by w.created_at desc, w.improvement_workflow_id desc
-     limit 200
 """
+NEWEST: LiteralString = " order by w.created_at desc, w.improvement_workflow_id desc limit 200"
+VIEWS: LiteralString = (
+    VIEW + " where w.improvement_workflow_id = %(id)s or w.failed_workflow_id = %(id)s or w.rerun_workflow_id = %(id)s" + NEWEST
+)
+OF_RECIPE: LiteralString = VIEW + " where w.recipe_id = %(id)s" + NEWEST
 
 
 async def list_improvements(conn: Connection, workflow_id: str) -> list[ImprovementView]:
@@ -200,7 +202,12 @@ async def list_improvements(conn: Connection, workflow_id: str) -> list[Improvem
     return await _views(conn, {"id": workflow_id})
 
 
-async def _views(conn: Connection, given: JsonObject) -> list[ImprovementView]:
+async def list_of_recipe(conn: Connection, recipe_id: str) -> list[ImprovementView]:
+    """The turns of the wheel of a recipe, whatever its version; the newest first."""
+    return await _views(conn, {"id": recipe_id}, OF_RECIPE)
+
+
+async def _views(conn: Connection, given: JsonObject, query: LiteralString = VIEWS) -> list[ImprovementView]:
     async with conn.cursor(row_factory=dict_row) as cursor:
-        rows: list[dict[str, Any]] = await (await cursor.execute(VIEWS, given)).fetchall()
+        rows: list[dict[str, Any]] = await (await cursor.execute(query, given)).fetchall()
     return [ImprovementView.model_validate(row | {"runId": identity.run_id(row["workflowID"])}) for row in rows]

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 from engine import TerminalError
 from steps.canonical import sha256_text
@@ -53,11 +53,36 @@ class AgentRequest:
 
 
 class OpenCode(Protocol):
-    """Asks an agent. `session` names the conversation in the ledger; adapters without one give None."""
+    """Asks an agent. A key `session_id` in the reply names the conversation in the ledger."""
 
     async def ask(self, request: AgentRequest) -> OCOutput:
         """The agent's answer, not yet checked. Raises TerminalError when asking again is useless."""
         ...
+
+
+@runtime_checkable
+class OutsideOpenCode(OpenCode, Protocol):
+    """Asks somebody outside, who is paid: what is going to be asked is in the ledger before."""
+
+    def session_of(self, request: AgentRequest) -> str:
+        """The conversation in which it is asked first."""
+        ...
+
+    async def abandon(self, op_key: str) -> bool:
+        """Stop whatever is still being answered under this key. Whether nothing of it is at work any more."""
+        ...
+
+
+class OpenCodeNotConfigured(Exception):
+    """The settings ask for a live agent, and there is none that may be asked."""
+
+
+class AgentFailed(TerminalError):
+    """A call that came to no answer. reply: what is known of it, for the ledger; it is never served as an answer."""
+
+    def __init__(self, message: str, *, name: str, data: Any = None, reply: OCOutput) -> None:
+        super().__init__(message, name=name, data=data)
+        self.reply = reply
 
 
 def rehearsal(constraints: JsonObject, part: Literal["plan", "build", "usage", "sandbox"]) -> JsonObject | None:
@@ -126,13 +151,3 @@ class RecordOpenCode:
         draft = self._fixtures / f".{key}.draft"
         draft.write_text(json.dumps(reply.document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n")
         draft.replace(self._fixtures / f"{key}.json")
-
-
-class UnconfiguredOpenCode:
-    """Stands where a live adapter belongs and says that there is none."""
-
-    async def ask(self, request: AgentRequest) -> OCOutput:
-        raise TerminalError(
-            f"oc_live_unavailable:{request.step_id}:no OpenCode server is configured; use replay, or configure one",
-            name="oc_live_unavailable",
-        )

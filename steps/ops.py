@@ -8,14 +8,23 @@ the intent `it-ops-<workflow>`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, LiteralString
+from typing import Any, LiteralString, get_args
 
 from psycopg.rows import class_row
 
 from engine import Connection, Engine
 from steps.canonical import canonical_json, sha256_json
 from steps.contracts.base import JsonObject
-from steps.contracts.ops import CancelWorkflowRequest, ForkWorkflowRequest, Op, OpsAccepted, OpsAction, ResumeWorkflowRequest
+from steps.contracts.ops import (
+    CancelWorkflowRequest,
+    ForkWorkflowRequest,
+    Op,
+    OpsAccepted,
+    OpsAction,
+    PossibleAction,
+    ResumeWorkflowRequest,
+)
+from steps.documents import without_none
 from steps.errors import Conflict, NotFound
 from steps.forks import make_fork
 from steps.identity import artifact_uri, ops_task_key, run_id
@@ -59,12 +68,39 @@ LOCK_FAMILY: LiteralString = """
 LAST_STEP: LiteralString = "select coalesce(max(o.function_id), 0) from dbos.operation_outputs o where o.workflow_uuid = %s"
 
 
+def refusal_of(op: Op, status: str, *, step: int = 1, last_step: int = 0) -> str | None:
+    """What the action would be told about a workflow in this state with so many records; None where it is allowed."""
+    match op:
+        case "cancel":
+            return None if status in CANCELLABLE else f"cannot cancel workflow in status {status}"
+        case "resume":
+            return None if status in RESUMABLE else f"cannot resume workflow in status {status}"
+        case "fork":
+            return None if step <= last_step else f"fork stepN {step} exceeds max step {last_step}"
+
+
+async def possible_actions(conn: Connection, id: str, status: str) -> list[PossibleAction]:
+    """Each action, and whether it would be accepted now."""
+    last = await _last_step(conn, id)
+    actions: list[PossibleAction] = []
+    for op in get_args(Op):
+        error = refusal_of(op, status, last_step=last)
+        more: JsonObject = without_none({"error": error, "maxStep": last if op == "fork" else None})
+        actions.append(PossibleAction(op=op, allowed=error is None, **more))
+    return actions
+
+
+async def _last_step(conn: Connection, id: str) -> int:
+    found = await (await conn.execute(LAST_STEP, (id,))).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
 async def cancel(engine: Engine, id: str, request: CancelWorkflowRequest) -> OpsAccepted:
     """End a workflow that has not ended, with its children. Raises NotFound, and Conflict for one that has."""
     async with engine.transaction() as conn:
         target, _ = await _locked(conn, id)
-        if target.status not in CANCELLABLE:
-            raise Conflict(f"cannot cancel workflow in status {target.status}")
+        _require("cancel", target.status)
         await engine.cancel(id, children=True, conn=conn)
         await _write_down(conn, "cancel", id, request.actor, request.reason)
     return OpsAccepted(accepted=True, workflowID=id)
@@ -76,8 +112,7 @@ async def resume(engine: Engine, id: str, request: ResumeWorkflowRequest) -> Ops
     """
     async with engine.transaction() as conn:
         target, children = await _locked(conn, id)
-        if target.status not in RESUMABLE:
-            raise Conflict(f"cannot resume workflow in status {target.status}")
+        _require("resume", target.status)
         for member in [target, *(child for child in children if child.status == "CANCELLED" and child.awaited)]:
             await engine.resume(member.id, conn=conn)
         await _write_down(conn, "resume", id, request.actor, request.reason)
@@ -87,14 +122,17 @@ async def resume(engine: Engine, id: str, request: ResumeWorkflowRequest) -> Ops
 async def fork(engine: Engine, id: str, request: ForkWorkflowRequest) -> OpsAccepted:
     """Start a copy that keeps the journal's records before stepN. Raises NotFound, and Conflict for a step that was never reached."""
     async with engine.transaction() as conn:
-        await _locked(conn, id)
-        last = await (await conn.execute(LAST_STEP, (id,))).fetchone()
-        assert last is not None
-        if request.stepN > last[0]:
-            raise Conflict(f"fork stepN {request.stepN} exceeds max step {last[0]}")
+        target, _ = await _locked(conn, id)
+        _require("fork", target.status, step=request.stepN, last_step=await _last_step(conn, id))
         forked = await make_fork(engine, conn, id, request.stepN, request.appVersion)
         await _write_down(conn, "fork", id, request.actor, request.reason, forked)
     return OpsAccepted(accepted=True, workflowID=id, forkedWorkflowID=forked)
+
+
+def _require(op: Op, status: str, **records: int) -> None:
+    error = refusal_of(op, status, **records)
+    if error is not None:
+        raise Conflict(error)
 
 
 async def retry_from_step(engine: Engine, id: str, step: str | None, *, actor: str, reason: str) -> OpsAccepted:

@@ -8,7 +8,7 @@ with it.
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from psycopg_pool import AsyncConnectionPool
 from engine import connection_lost
 from steps.opencode import OpenCode
 from steps.policy import QueueRules
+from steps.redaction import Redaction
 from steps.sandbox import Sandbox
 
 AWAY_PAUSE_S = 0.2
@@ -61,19 +62,28 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Everything a step may reach besides its arguments. `workspace` is the folder that patches are held to."""
+    """Everything a step may reach besides its arguments. `workspace` is the folder that patches are held to, `redaction` knows the
+    secrets that must not be stored.
+    """
 
     pool: Pool
     opencode: OpenCode
     sandbox: Sandbox
     workspace: Path
     limits: Limits = Limits()
+    redaction: Redaction = field(default_factory=Redaction)
 
     @patient
     async def read(self, row: type[Row], query: LiteralString, *params: object) -> Row | None:
         """The first row of a query, as a dataclass of its columns."""
         async with self.pool.connection() as conn, conn.cursor(row_factory=class_row(row)) as cursor:
             return await (await cursor.execute(query, params)).fetchone()
+
+    @patient
+    async def write(self, statement: LiteralString, row: Mapping[str, object]) -> None:
+        """Execute one statement on its own, now. It may be executed twice."""
+        async with self.pool.connection() as conn:
+            await conn.execute(statement, row)
 
 
 _PORTS: ContextVar[Ports] = ContextVar("holdfast_ports")

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 from psycopg import AsyncConnection
-from psycopg.rows import class_row
+from psycopg.rows import class_row, dict_row
 
 from steps import identity
 from steps.canonical import canonical_json
@@ -23,7 +23,9 @@ from steps.contracts.recipe import (
     RecipeStatus,
     RecipeSummary,
     VersionSummary,
+    VersionView,
 )
+from steps.documents import without_none
 from steps.errors import Conflict, NotFound
 from steps.policy import RecipeLimits
 from steps.template import instantiate
@@ -133,6 +135,24 @@ select id, v, hash, status, (extract(epoch from created_at) * 1000)::bigint as "
  where id = %s
  order by v collate "C" desc
 """
+
+
+SELECT_WHOLE = """
+select rv.id, rv.v, rv.hash, rv.status, (extract(epoch from rv.created_at) * 1000)::bigint as "createdAt",
+       exists (select from app.recipes r where r.id = rv.id and r.active_v = rv.v) as active,
+       rv.candidate_actor as "candidateActor", rv.candidate_reason as "candidateReason", rv.json as spec
+  from app.recipe_versions rv
+ where rv.id = %s and rv.v = %s
+"""
+
+
+async def show_version(conn: Connection, ref: RecipeRef) -> VersionView:
+    """One exact version, whole. Raises NotFound."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        row = await (await cursor.execute(SELECT_WHOLE, (ref.id, ref.v))).fetchone()
+    if row is None:
+        raise NotFound(f"recipe version not found: {ref.id}@{ref.v}")
+    return VersionView.model_validate(without_none(row))
 
 
 async def get_version(conn: Connection, ref: RecipeRef) -> RecipeVersion:

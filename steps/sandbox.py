@@ -6,7 +6,7 @@ command's own failures from the sandbox's troubles, and only the latter are wort
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import orjson
 
@@ -38,6 +38,15 @@ class Sandbox(Protocol):
         on_output is called while the command runs, a few times a second at most, by providers that can tell. What it raises ends the
         telling, not the command: the result has the whole text.
         """
+        ...
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """A sandbox that keeps a result, and the machine that it is in, until it is told that the result is safe elsewhere."""
+
+    async def release(self, key: str) -> None:
+        """Give up what is kept for a key. Never raises: what cannot be given up now ends by itself."""
         ...
 
 
@@ -107,21 +116,42 @@ def mock_result(
     )
 
 
-def make_sandbox(mode: str, provider: str, state: Path, *, alt_provider_enabled: bool = False) -> Sandbox:
+def make_sandbox(
+    mode: str,
+    provider: str,
+    state: Path,
+    *,
+    alt_provider_enabled: bool = False,
+    e2b_api_key: str | None = None,
+    installation: str = "holdfast",
+    alone: bool = False,
+) -> Sandbox:
     """The sandbox that the settings name: mode mock or live, provider local, e2b or microsandbox. state: the folder in which the local
-    one keeps what it needs to know after a crash. Raises SandboxNotConfigured.
+    one keeps what it needs to know after a crash. installation: whose sandboxes those are that a service keeps. alone: there is no
+    database, so artifacts are no input files, and orphans are left alone. Raises SandboxNotConfigured.
     """
     if mode == "mock":
         return MockSandbox()
     if mode != "live":
         raise SandboxNotConfigured(f"unknown SBX_MODE {mode!r}; use mock or live")
+    if provider == "microsandbox" and not alt_provider_enabled:
+        raise SandboxNotConfigured("SBX_PROVIDER=microsandbox needs SBX_ALT_PROVIDER_ENABLED=true")
+    if provider not in ("local", "e2b", "microsandbox"):
+        raise SandboxNotConfigured(f"unknown SBX_PROVIDER {provider!r}; use local, e2b or microsandbox")
+    # What follows reads the database through the ports, which know this module.
+    from steps.sandboxes import artifacts, orphans
+    from steps.sandboxes.remote import RemoteSandbox
+
+    read_artifact, over = (None, None) if alone else (artifacts.read_artifact, orphans.over)
+
     if provider == "local":
-        from steps.sandboxes.artifacts import read_artifact
         from steps.sandboxes.local import LocalSandbox, groups_here
 
         return LocalSandbox(state, read_artifact=read_artifact, groups=groups_here())
-    if provider == "microsandbox" and not alt_provider_enabled:
-        raise SandboxNotConfigured("SBX_PROVIDER=microsandbox needs SBX_ALT_PROVIDER_ENABLED=true")
-    if provider not in ("e2b", "microsandbox"):
-        raise SandboxNotConfigured(f"unknown SBX_PROVIDER {provider!r}; use local, e2b or microsandbox")
-    raise SandboxNotConfigured(f"no adapter for SBX_PROVIDER={provider} is installed; use SBX_MODE=mock")
+    if provider == "e2b":
+        from steps.sandboxes.e2b import E2B
+
+        return RemoteSandbox(E2B(e2b_api_key, installation), read_artifact=read_artifact, over=over)
+    from steps.sandboxes.microsandbox import Microsandbox
+
+    return RemoteSandbox(Microsandbox(installation), read_artifact=read_artifact, over=over)

@@ -1,28 +1,41 @@
 """What operators see of workflows of any kind: lists, journals, queues. Reads only, and never the payloads, which may be large."""
 
+from dataclasses import asdict, dataclass
 from typing import LiteralString, cast
 
 from psycopg.rows import dict_row
 
 from engine import Connection
 from steps.contracts.base import JsonObject
-from steps.contracts.ops import OpsAction, OpsStep, OpsWorkflow, OpsWorkflowDetail, QueueDepth
+from steps.contracts.ops import OpsAction, OpsStep, OpsWorkflow, OpsWorkflowDetail, QueueDepth, WorkflowCount
 from steps.documents import json_or_text, without_none
 from steps.errors import NotFound
 from steps.reason import why_not_running
 
+MOST_COUNTED = 10_000
+
 WORKFLOW: LiteralString = """
     select s.workflow_uuid as "workflowID", coalesce(s.status, '') as status, nullif(trim(s.name), '') as name,
            nullif(trim(s.class_name), '') as "className", s.queue_name as "queueName",
-           s.application_version as "applicationVersion", s.created_at as "createdAt", s.updated_at as "updatedAt"
+           s.application_version as "applicationVersion", s.created_at as "createdAt", s.updated_at as "updatedAt",
+           case when s.status = 'PENDING' and (s.waits is not null or s.wake_at_ms is not null) then true end as parked
       from dbos.workflow_status s
 """
 ONE: LiteralString = WORKFLOW + " where s.workflow_uuid = %(id)s"
+FILTERED: LiteralString = """
+           (%(name)s::text is null or s.name = %(name)s)
+       and (%(queue)s::text is null or s.queue_name = %(queue)s)
+       and (%(id)s::text is null or starts_with(s.workflow_uuid, %(id)s))
+       and (%(after)s::bigint is null or s.created_at >= %(after)s) and (%(before)s::bigint is null or s.created_at < %(before)s)
+"""
 NEWEST: LiteralString = (
     WORKFLOW
+    + " where "
+    + FILTERED
     + """
-     where (%(status)s::text is null or s.status = %(status)s) and (%(name)s::text is null or s.name = %(name)s)
-       and (%(queue)s::text is null or s.queue_name = %(queue)s)
+       and (%(status)s::text is null or s.status = %(status)s)
+       and (%(last_at)s::bigint is null
+            or s.created_at <= %(last_at)s and (s.created_at < %(last_at)s or s.workflow_uuid > %(last_id)s))
      order by s.created_at desc, s.workflow_uuid, s.status
      limit %(limit)s
 """
@@ -38,12 +51,57 @@ QUEUED: LiteralString = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which workflows. id: how it begins. after, before: made from then on, and before then, in epoch milliseconds."""
+
+    name: str | None = None
+    queue: str | None = None
+    id: str | None = None
+    after: int | None = None
+    before: int | None = None
+
+
 async def list_workflows(
-    conn: Connection, *, status: str | None = None, name: str | None = None, queue: str | None = None, limit: int
+    conn: Connection, which: Filter, *, status: str | None = None, behind: tuple[int, str] | None = None, limit: int
 ) -> list[OpsWorkflow]:
-    """The newest first."""
-    given = {"status": status, "name": name, "queue": queue, "limit": limit}
-    return [OpsWorkflow.model_validate(_workflow(row)) for row in await _rows(conn, NEWEST, given)]
+    """The newest first. behind: of the last row of the page before, when it was made and its id."""
+    last_at, last_id = behind or (None, None)
+    given = asdict(which) | {"status": status, "last_at": last_at, "last_id": last_id, "limit": limit}
+    rows = await _rows(conn, NEWEST, given)
+    subjects = await _subjects(conn, [row["workflowID"] for row in rows])
+    return [
+        OpsWorkflow.model_validate(_workflow(row | without_none({"subject": subjects.get(row["workflowID"])}))) for row in rows
+    ]
+
+
+#: Each state is looked for by itself, so that a common one does not hide the others.
+OF_EACH_STATE: LiteralString = """
+    select f.status, f.count as "workflowCount"
+      from unnest(array['ENQUEUED', 'DELAYED', 'PENDING', 'SUCCESS', 'ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED'])
+           with ordinality as state (name, place)
+     cross join lateral (
+           select state.name as status, count(*)
+             from (select from dbos.workflow_status s where s.status = state.name and
+"""
+COUNTS: LiteralString = OF_EACH_STATE + FILTERED + " limit %(most)s) counted) f order by state.place"
+
+
+async def count_workflows(conn: Connection, which: Filter, *, most: int = MOST_COUNTED) -> list[WorkflowCount]:
+    """How many there are in each state, each counted up to `most`."""
+    return [WorkflowCount.model_validate(row) for row in await _rows(conn, COUNTS, asdict(which) | {"most": most})]
+
+
+SUBJECTS: LiteralString = """
+    select r.workflow_id, i.goal
+      from app.runs r join app.intents i on i.id = r.intent_id
+     where r.workflow_id = any (%(ids)s) and not starts_with(r.intent_id, 'it-ops-')
+"""
+
+
+async def _subjects(conn: Connection, ids: list[str]) -> dict[str, str]:
+    """What the runs among these workflows are for."""
+    return {row["workflow_id"]: row["goal"] for row in await _rows(conn, SUBJECTS, {"ids": ids})}
 
 
 async def list_queued(conn: Connection, *, queue: str | None = None, status: str | None = None, limit: int) -> list[OpsWorkflow]:
@@ -67,8 +125,9 @@ async def get_workflow(conn: Connection, id: str) -> OpsWorkflowDetail:
     rows = await _rows(conn, ONE, {"id": id})
     if not rows:
         raise NotFound(f"workflow not found: {id}")
+    subject = (await _subjects(conn, [id])).get(id)
     audit = [OpsAction.model_validate(row["inline"]) for row in await _rows(conn, AUDIT, {"id": id})]
-    detail: JsonObject = {"reason": await why_not_running(conn, id), "audit": audit}
+    detail: JsonObject = {"subject": subject, "reason": await why_not_running(conn, id), "audit": audit}
     return OpsWorkflowDetail.model_validate(_workflow(rows[0]) | without_none(detail))
 
 

@@ -16,13 +16,29 @@ from uuid import uuid4
 
 import pytest
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from bin.database import PARTS, connect, migrate
 from bin.postgres import borrow
 from bin.postgres_watcher import is_running
+from tests import pooler
 
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+through_pooler: str | None = None  # the way to the server's databases, if it is another than the direct one
+beside_pooler: str | None = None
+
+
+def direct(dsn: str) -> str:
+    """The way to a test's database that leaves the pooler out, for what only a session of one's own can do."""
+    return dsn if beside_pooler is None else make_conninfo(beside_pooler, dbname=conninfo_to_dict(dsn).get("dbname"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--pgbouncer", action="store_true", help="databases of tests are reached through PgBouncer in transaction mode"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +47,22 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[str]:
+def server(request: pytest.FixtureRequest) -> Iterator[str]:
     """DSN of a database from which others can be created and dropped."""
+    with running_server() as dsn:
+        if not request.config.getoption("--pgbouncer"):
+            yield dsn
+            return
+        if pooler.program() is None:
+            pytest.exit("--pgbouncer: there is no pgbouncer here; Debian's package has it", 4)
+        global through_pooler, beside_pooler
+        beside_pooler = dsn
+        with pooler.pooled(dsn) as through_pooler:
+            yield dsn
+
+
+@contextmanager
+def running_server() -> Iterator[str]:
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield url
         return
@@ -88,12 +118,13 @@ def empty_database(server: str) -> Iterator[str]:
 
 
 @contextmanager
-def new_database(server: str, template: str) -> Iterator[str]:
+def new_database(server: str, template: str, *, direct: bool = False) -> Iterator[str]:
+    """direct: not through a pooler, whatever the option says."""
     name = f"test_{uuid4().hex}"
     with connect(server, autocommit=True) as conn:
         conn.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
     try:
-        yield make_conninfo(server, dbname=name)
+        yield make_conninfo(server if direct else through_pooler or server, dbname=name)
     finally:
         with connect(server, autocommit=True) as conn:
             conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
@@ -101,7 +132,7 @@ def new_database(server: str, template: str) -> Iterator[str]:
 
 @contextmanager
 def _template(server: str, parts: Sequence[str]) -> Iterator[str]:
-    with new_database(server, "template1") as dsn:
+    with new_database(server, "template1", direct=True) as dsn:
         with connect(dsn, autocommit=True) as conn:
             migrate(conn, parts=parts)
             name = conn.info.dbname

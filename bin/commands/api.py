@@ -9,7 +9,7 @@ from bin.wiring import migrated_database, run
 def main(settings: Settings) -> int:
     door = listen("PORT", settings.listen_host, settings.port)
     dsn = migrated_database(settings)
-    role = Role("api", listen_nearby(settings.listen_host, settings.admin_port), door)
+    role = Role("api", listen_nearby(settings.admin_host, settings.admin_port), door)
 
     def up() -> None:
         print(f"holdfast api is up: {address_of(door)}, for operators {address_of(role.admin)}", flush=True)

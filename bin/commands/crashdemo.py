@@ -38,6 +38,7 @@ from bin.database import connect, migrate
 from bin.service import ServiceFailed, ServiceProcess
 from bin.settings import Settings
 from bin.wiring import FAILED, complain, database_of, run
+from engine import connection_string
 
 RECOVERY_S = 30.0
 POINTS = ("queued", "before-s1", "in-sleep", "before-s2", "before-end", "random")
@@ -164,14 +165,14 @@ class Drill:
     @contextmanager
     def holding(self, wf: str, mark: str) -> Iterator[Conn]:
         """An uncommitted row of our own with the mark's key, which whoever writes the mark has to wait for."""
-        with psycopg.connect(self.dsn) as conn:
+        with psycopg.connect(connection_string(self.dsn)) as conn:
             conn.execute(MARK, (wf, mark))
             yield conn
             conn.rollback()
 
     def hold_the_end(self, wf: str, holder: Conn, locks: ExitStack) -> Conn:
         """Queue up for the workflow's row behind the commit of the second mark, then let that commit through."""
-        second = locks.enter_context(psycopg.connect(self.dsn))
+        second = locks.enter_context(psycopg.connect(connection_string(self.dsn)))
         locks.callback(second.rollback)
         with ThreadPoolExecutor(1) as thread:
             locked = thread.submit(second.execute, LOCK_WORKFLOW, (wf,))

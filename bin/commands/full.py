@@ -9,6 +9,9 @@ The live smokes need a real agent and real sandboxes. Without their settings the
 with OC_STRICT_MODE=1 that is a failure.
 """
 
+import os
+import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 
 from bin.commands.quick import FAST
@@ -25,6 +28,9 @@ def main(settings: Settings) -> int:
         [
             Part(name="check", command=("bin.commands.check",), is_lane=True),
             Part.of_tests("slow tests", "tests", "-m", "slow"),
+            replace(Part.of_tests("engine behind a pooler", "--pgbouncer", "tests/engine"), skipped=pooler_obstacle()),
+            Part(name="failovers", command=("bin.commands.failoverdemo", "--rounds", "3")),
+            Part(name="failovers async", command=("bin.commands.failoverdemo", "--rounds", "3", "--async")),
             Part(name="scenarios", command=("bin.commands.scenarios",), is_lane=True),
             Part(name="bench", command=("bin.commands.bench", "all", "--quick")),
             smoke(settings, "oc live smoke", "bin.commands.oc_live_smoke", oc_obstacle(settings)),
@@ -47,6 +53,12 @@ def smoke(settings: Settings, name: str, module: str, obstacle: str | None) -> P
     if obstacle is None and find_spec(module) is None:
         obstacle = "this version has no such command"
     return Part(name=name, command=(module,), skipped=None if settings.oc_strict_mode else obstacle)
+
+
+def pooler_obstacle() -> str | None:
+    """Debian keeps it where only root looks."""
+    places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
+    return None if shutil.which("pgbouncer", path=places) else "there is no pgbouncer here"
 
 
 def oc_obstacle(settings: Settings) -> str | None:

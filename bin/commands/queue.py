@@ -9,7 +9,7 @@
     bin/queue pause-worker ID | resume-worker ID                let a worker take nothing more
 
 A table, or JSON with --json. What was changed is shown as it is now, and holds from the next claim on, for all workers. Changes want
---actor and --reason, or OPS_ACTOR and OPS_REASON; both stand in the log line that each leaves on standard error.
+--actor and --reason, or OPS_ACTOR and OPS_REASON; both are kept with what was done (app.queue_actions), and logged on standard error.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from bin.operators import add_who, is_number, on_an_engine, pretty, shown, who
 from bin.settings import Settings
 from bin.wiring import run
 from engine import Engine
-from steps import queues
+from steps import audit, queues
 from steps.contracts.base import JsonObject, Wire, parse
 from steps.contracts.queues import PartitionView, QueueAction, QueueView, WorkerView
 from steps.errors import InvalidInput
@@ -163,8 +163,10 @@ def for_people(row: JsonObject) -> JsonObject:
 
 async def acted(engine: Engine, action: QueueAction, given: argparse.Namespace) -> str:
     """Do it, write it down, and show what is so now."""
-    changed = await act(engine, action, given)
     values = {name: value for name in ("weight", "concurrency", "rate") if (value := getattr(given, name, None)) is not None}
+    async with engine.transaction() as conn:
+        await audit.write_down(conn, given.command, action, values)
+        changed = await act(engine, action, given)
     log.info("an operator changed a queue", op=given.command, **action.document(), **values)
     if given.json:
         return pretty(changed.document())

@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 
 from bin.settings import Settings
 from bin.wiring import FAILED, USAGE, complain, migrated_database, run
+from engine import connection_string
 from steps.repro import pack_bytes, repro_pack
 
 
@@ -44,7 +45,7 @@ def read_arguments(arguments: list[str]) -> argparse.Namespace:
 
 async def export(dsn: str, id: str) -> bytes | None:
     """The pack of a run; None when there is none."""
-    async with await AsyncConnection.connect(dsn, application_name="holdfast") as conn:
+    async with await AsyncConnection.connect(connection_string(dsn), prepare_threshold=None) as conn:
         pack = await repro_pack(conn, id)
     return None if pack is None else pack_bytes(pack)
 

@@ -23,6 +23,7 @@ from psycopg import AsyncConnection
 from bin.evidence import write_whole
 from bin.settings import Settings
 from bin.wiring import migrated_database, run
+from engine import connection_string
 from steps import recipes, templates
 from steps.contracts.base import parse
 from steps.contracts.intent import RecipeRef
@@ -87,7 +88,7 @@ def within(settings: Settings, command: Command) -> object:
     dsn = migrated_database(settings)
 
     async def carried_out() -> object:
-        async with await AsyncConnection.connect(dsn, application_name="holdfast") as conn:
+        async with await AsyncConnection.connect(connection_string(dsn), prepare_threshold=None) as conn:
             return await command(conn)
 
     return asyncio.run(carried_out())

@@ -34,6 +34,7 @@ from bin.soaks import chaos, crashdemo, hitl, sandbox
 from bin.soaks.oracles import Facts, Oracle, Verdict, ask
 from bin.soaks.stage import SoakFailed, Stage
 from bin.wiring import FAILED, complain, run
+from engine import connection_string
 
 WATCH_S = 1.0
 MOST = 100_000
@@ -123,7 +124,7 @@ def watched(dsn: str, oracles: Sequence[Oracle]) -> Iterator[dict[str, Verdict]]
     def watch() -> None:
         while not over.wait(WATCH_S):
             try:
-                with psycopg.connect(dsn, autocommit=True, application_name="holdfast soak") as conn:
+                with psycopg.connect(connection_string(dsn), autocommit=True) as conn:
                     for verdict in ask(conn, oracles, {}):
                         if not verdict.holds:
                             seen.setdefault(verdict.oracle.claim, verdict)
@@ -140,7 +141,7 @@ def watched(dsn: str, oracles: Sequence[Oracle]) -> Iterator[dict[str, Verdict]]
 
 
 def judge(dsn: str, oracles: Sequence[Oracle], facts: Facts, seen: dict[str, Verdict]) -> list[Verdict]:
-    with psycopg.connect(dsn, autocommit=True) as conn:
+    with psycopg.connect(connection_string(dsn), autocommit=True) as conn:
         return [seen.get(verdict.oracle.claim, verdict) for verdict in ask(conn, oracles, facts)]
 
 

@@ -11,7 +11,7 @@ def main(settings: Settings) -> int:
     door = listen("PORT", settings.listen_host, settings.port)
     dsn = database_of(settings)
     prepare(dsn)
-    role = Role("start", listen_nearby(settings.listen_host, settings.admin_port), door, works=True)
+    role = Role("start", listen_nearby(settings.admin_host, settings.admin_port), door, works=True)
 
     def up() -> None:
         print(f"holdfast is up: {address_of(door)}, for operators {address_of(role.admin)}; Ctrl-C drains", flush=True)

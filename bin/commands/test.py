@@ -1,10 +1,27 @@
-"""bin/test: the test suite. Arguments are pytest's; paths count from the top of the checkout."""
+"""bin/test: the test suite. Arguments are pytest's; paths count from the top of the checkout.
+
+The whole suite is shared out among the processors, a file at a time, each process with a database server of its own. Where paths are
+given, or -n, -p or --pdb, pytest is called as it is.
+"""
 
 import os
 import sys
+from collections.abc import Sequence
 
 from bin.settings import ROOT
 
+MOST_PROCESSES = 4
+ITS_OWN = ("-n", "-p", "--pdb", "--dist", "--collect-only", "--co")
+
+
+def sharing(arguments: Sequence[str], processors: int) -> list[str]:
+    """What makes pytest share the suite out, where that is of use."""
+    named = any(not argument.startswith("-") or argument.startswith(ITS_OWN) for argument in arguments)
+    processes = min(processors, MOST_PROCESSES)
+    return [] if named or processes < 2 else ["-n", str(processes), "--dist", "loadfile"]
+
+
 if __name__ == "__main__":
     os.chdir(ROOT)
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "pytest", *sys.argv[1:]])
+    shared = sharing(sys.argv[1:], len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "pytest", *shared, *sys.argv[1:]])

@@ -30,7 +30,7 @@ def main(settings: Settings) -> int:
     if arguments.child:
         end_with_the_parent()
     dsn = migrated_database(settings)
-    role = Role("worker", listen_nearby(settings.listen_host, settings.admin_port), works=True)
+    role = Role("worker", listen_nearby(settings.admin_host, settings.admin_port), works=True)
     return serve_until_stopped(settings, dsn, role)
 
 

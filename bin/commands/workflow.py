@@ -131,9 +131,8 @@ async def listed(engine: Engine, given: argparse.Namespace) -> str:
         if given.command == "queue":
             found = await workflows.list_queued(conn, queue=given.queue, status=given.status, limit=given.limit)
         else:
-            found = await workflows.list_workflows(
-                conn, status=given.status, name=given.name, queue=given.queue, limit=given.limit
-            )
+            which = workflows.Filter(name=given.name, queue=given.queue)
+            found = await workflows.list_workflows(conn, which, status=given.status, limit=given.limit)
     return rows([row.document() for row in found], WORKFLOW, as_json=given.json)
 
 

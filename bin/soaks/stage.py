@@ -18,6 +18,7 @@ from bin.own_server import OwnServer, surroundings
 from bin.progress import Bar
 from bin.service import ServiceProcess
 from bin.soaks.oracles import LEFTOVERS
+from engine import connection_string
 
 AT_ONCE = 20
 PATIENCE_S = 60.0
@@ -133,7 +134,7 @@ class Stage:
     # -- the database -------------------------------------------------------------------------------------------------
 
     def rows(self, query: LiteralString, *values: object) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.dsn, autocommit=True, application_name="holdfast soak") as conn:
+        with psycopg.connect(connection_string(self.dsn), autocommit=True) as conn:
             return conn.execute(query, values or None).fetchall()
 
     def value(self, query: LiteralString, *values: object) -> int:

@@ -101,3 +101,4 @@ class InboxRow(Wire):
     escalationWorkflowID: str | None
     mismatchRisk: bool
     createdAt: Millis
+    subject: str | None = None

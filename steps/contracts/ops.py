@@ -23,12 +23,32 @@ def _not_blank(text: str) -> str:
 
 Said = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_not_blank)]
 Limit = Annotated[int, Field(ge=1, le=MOST_ROWS)]
+Cursor = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-class ListWorkflowsQuery(Wire):
-    status: WorkflowState | None = None
+class WorkflowFilter(Wire):
+    """Which workflows: of this name, queue, beginning of the id, and made from `after` on and before `before`."""
+
     name: str | None = None
+    queueName: str | None = None
+    id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    after: Millis | None = None
+    before: Millis | None = None
+
+
+class ListWorkflowsQuery(WorkflowFilter):
+    """cursor: the `x-cursor` of the page before."""
+
+    status: WorkflowState | None = None
+    cursor: Cursor | None = None
     limit: Limit = 20
+
+
+class AuditQuery(Wire):
+    """cursor: the `x-cursor` of the page before."""
+
+    cursor: Cursor | None = None
+    limit: Limit = 50
 
 
 class QueueDepthQuery(Wire):
@@ -66,7 +86,9 @@ class SleepWorkflowRequest(Wire):
 
 
 class OpsWorkflow(Wire):
-    """A workflow in one line. What it does not have is left out."""
+    """A workflow in one line. What it does not have is left out. subject: of a run, what it is for. parked: it only waits, and
+    no worker has it.
+    """
 
     workflowID: str
     status: str
@@ -76,6 +98,15 @@ class OpsWorkflow(Wire):
     applicationVersion: str | None = None
     createdAt: Millis
     updatedAt: Millis | None = None
+    subject: str | None = None
+    parked: bool | None = None
+
+
+class WorkflowCount(Wire):
+    """How many workflows have a status, counted up to 10,000."""
+
+    status: str
+    workflowCount: Count
 
 
 class OpsAction(Wire):
@@ -89,11 +120,21 @@ class OpsAction(Wire):
     forkedWorkflowID: str | None = None
 
 
+class PossibleAction(Wire):
+    """Whether an action would be accepted now; error: what it would be told. maxStep: the last record that a fork may begin with."""
+
+    op: Op
+    allowed: bool
+    error: str | None = None
+    maxStep: Count | None = None
+
+
 class OpsWorkflowDetail(OpsWorkflow):
-    """audit: what was done to it, newest first. reason: why it is not at work, while it should be."""
+    """audit: what was done to it, newest first. reason: why it is not at work, while it should be. actions: what may be done to it."""
 
     reason: Reason | None = None
     audit: list[OpsAction]
+    actions: list[PossibleAction] | None = None
 
 
 class OpsError(Wire):

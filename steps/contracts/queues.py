@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from steps.contracts.base import Count, Millis, Name, Positive, Wire
-from steps.contracts.ops import Said
+from steps.contracts.base import Count, JsonObject, Millis, Name, Positive, Wire
+from steps.contracts.ops import Op, Said
 
 #: What a partition stands at: has work; has none; as many at work as its cap allows; its rate is used up; has work for other workers only
 #: (of another version, or with other workflows); paused.
@@ -65,6 +65,44 @@ class WorkerView(Wire):
     atWork: Count
     startedAt: Millis
     leasedUntil: Millis
+
+
+QueueOp = Literal["pause", "resume", "weight", "limit", "pause-worker", "resume-worker"]
+
+
+class PauseRequest(Wire):
+    """actor, reason: who does this and why; kept for good. partitionKey: only this partition of the queue."""
+
+    partitionKey: Name | None = None
+    actor: Said
+    reason: Said
+
+
+class PauseWorkerRequest(Wire):
+    actor: Said
+    reason: Said
+
+
+class PartitionsQuery(Wire):
+    """after: the key of the last one of the page before."""
+
+    after: Name | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class AuditRow(Wire):
+    """What an operator did, when (ISO, UTC), and why: to a workflow, or to a queue, a partition of it, or a worker. given: what was set."""
+
+    op: Op | QueueOp
+    at: str
+    actor: str
+    reason: str
+    targetWorkflowID: str | None = None
+    forkedWorkflowID: str | None = None
+    queueName: str | None = None
+    partitionKey: str | None = None
+    workerID: str | None = None
+    given: JsonObject | None = None
 
 
 class QueueAction(Wire):

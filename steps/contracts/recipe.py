@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, model_validator
 
 from steps.canonical import compact_json, require_storable
-from steps.contracts.base import Count, JsonObject, Name, Positive, Wire
+from steps.contracts.base import Count, JsonObject, Millis, Name, Positive, Wire
 from steps.contracts.intent import QueueName
 from steps.contracts.ops import Said
 from steps.errors import InvalidInput, pointer
@@ -131,6 +131,8 @@ class RecipeSpec(Wire):
     eval: Annotated[list[EvalCheck], Field(max_length=MOST_CHECKS)]
     fixtures: Annotated[list[Fixture], Field(max_length=MOST_FIXTURES)]
     prompts: Prompts
+    #: Which groups of people may answer the gates of its runs; everybody who may answer gates, if none is named.
+    approvers: Annotated[list[Tag], Field(max_length=MOST_TAGS)] = Field(default_factory=list)
 
     @model_validator(mode="before")
     @classmethod
@@ -279,6 +281,23 @@ class PromotionView:
     fixtures: list[FixtureOutcome]
     createdAt: int
     endedAt: int | None
+
+
+class VersionView(Wire):
+    """A version whole. active: the one that a start by name takes. candidateActor, candidateReason: who made it a candidate and why.
+    promotion: the newest try to make it stable, if there was one.
+    """
+
+    id: str
+    v: str
+    hash: str
+    status: RecipeStatus
+    createdAt: Millis
+    active: bool
+    candidateActor: str | None = None
+    candidateReason: str | None = None
+    spec: JsonObject
+    promotion: PromotionView | None = None
 
 
 @dataclass(frozen=True, slots=True)

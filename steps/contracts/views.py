@@ -104,11 +104,20 @@ StepStatus = Literal["ENQUEUED", "RUNNING", "WAITING", "SUCCESS", "ERROR", "CANC
 StepKind = Literal["step", "call", "gate", "child"]
 
 
+class Attempt(Wire):
+    """One attempt of a sandbox task. errCode: NONE when it went well; wallMs: how long its command ran."""
+
+    attempt: Annotated[int, Field(ge=1)]
+    errCode: str
+    wallMs: float | None = None
+
+
 class StepRow(Wire):
     """The latest attempt at a step, or something else that a run did.
 
     kind: `step` is one of the product's steps, `call` another recorded call, `gate` a question to a person, `child` a workflow that
-    the run started (its id is the stepID). queuedAt, worker, parent: of a child. seq: the journal's number of its latest change.
+    the run started (its id is the stepID). queuedAt, worker, parent: of a child; title, attempts: of a sandbox task, its command and
+    how its attempts ended. seq: the journal's number of its latest change.
     """
 
     stepID: str
@@ -125,6 +134,8 @@ class StepRow(Wire):
     queuedAt: Millis | None = None
     worker: str | None = None
     parent: str | None = None
+    title: str | None = None
+    attempts: list[Attempt] | None = None
     seq: Annotated[int, Field(ge=0)] | None = None
 
 

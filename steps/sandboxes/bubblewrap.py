@@ -18,9 +18,9 @@ import subprocess
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from steps.sandboxes.requests import WORKSPACE
 from steps.sandboxes.trouble import Trouble
 
-WORKSPACE = "/workspace"
 MB = 1 << 20
 WRITABLE_BYTES = {WORKSPACE: 256 * MB, "/tmp": 128 * MB, "/dev/shm": 64 * MB}
 NOBODY = 65534

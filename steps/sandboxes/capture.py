@@ -53,8 +53,7 @@ class Capture:
 
     def text(self) -> str:
         """What was kept, as text that can be stored, with a note where it was cut."""
-        text = storable(self._kept.decode(errors="replace"))
-        return f"{text}\n[cut here: {self.dropped} more bytes]\n" if self.dropped else text
+        return text_of(self._kept, self.dropped)
 
     async def relay(self, on_output: OnOutput) -> None:
         """Tell what is kept while it comes, a few times a second, until the end."""
@@ -78,6 +77,12 @@ class Capture:
         self._stop()
         os.close(self._pipe)
         os.close(self._nowhere)
+
+
+def text_of(kept: bytes | bytearray, dropped: int) -> str:
+    """What was kept of some output, with a note where it was cut."""
+    text = storable(kept.decode(errors="replace"))
+    return f"{text}\n[cut here: {dropped} more bytes]\n" if dropped else text
 
 
 def storable(text: str) -> str:

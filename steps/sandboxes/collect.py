@@ -33,6 +33,20 @@ class Collected:
 
     files: list[FileOut] = field(default_factory=list[FileOut])
     skipped: dict[str, str] = field(default_factory=dict[str, str])
+    total: int = 0
+
+    def take(self, path: str, content: bytes) -> None:
+        """Keeps a file, or passes it over if it is no text or one too many."""
+        if len(self.files) >= MAX_FILES or self.total + len(content) > MAX_TOTAL_BYTES:
+            return self.skip(path, f"more than {MAX_FILES} files or {MAX_TOTAL_BYTES} bytes")
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            text = "\x00"
+        if "\x00" in text:
+            return self.skip(path, "not text")
+        self.total += len(content)
+        self.files.append(FileOut(path=path, sha256=hashlib.sha256(content).hexdigest(), inline=text))
 
     def skip(self, path: str, reason: str) -> None:
         if len(self.skipped) < MAX_TOLD:
@@ -42,23 +56,10 @@ class Collected:
 def collect(root: int, given: Mapping[str, bytes]) -> Collected:
     """The files below the folder that is open as `root`. given: what was put in; it comes back only if it was changed."""
     found = Collected()
-    total = 0
     for path in _walk(root, found):
         content = _read(root, path, found)
-        if content is None or given.get(path) == content:
-            continue
-        if len(found.files) >= MAX_FILES or total + len(content) > MAX_TOTAL_BYTES:
-            found.skip(path, f"more than {MAX_FILES} files or {MAX_TOTAL_BYTES} bytes")
-            continue
-        try:
-            text = content.decode()
-        except UnicodeDecodeError:
-            text = "\x00"
-        if "\x00" in text:
-            found.skip(path, "not text")
-            continue
-        total += len(content)
-        found.files.append(FileOut(path=path, sha256=hashlib.sha256(content).hexdigest(), inline=text))
+        if content is not None and given.get(path) != content:
+            found.take(path, content)
     return found
 
 

@@ -7,36 +7,24 @@ and nothing else of the machine's, has no network unless the request says so, an
 
 import asyncio
 import os
-import re
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import NamedTuple
 
-from engine import TerminalError
-from steps import workspace
-from steps.contracts.base import JsonObject
-from steps.contracts.sandbox import ErrCode, FileIn, Metrics, SBXLimits, SBXReq, SBXRes
+from steps.contracts.sandbox import ErrCode, Metrics, SBXLimits, SBXReq, SBXRes
 from steps.sandbox import OnOutput, SandboxNotConfigured
 from steps.sandboxes import bubblewrap, slots
-from steps.sandboxes.bubblewrap import WORKSPACE, Box, Ended
-from steps.sandboxes.capture import Capture, storable
-from steps.sandboxes.collect import Collected, collect
+from steps.sandboxes.answers import KILLED, TIMED_OUT, Outcome, Output, answer, not_run
+from steps.sandboxes.bubblewrap import Box, Ended
+from steps.sandboxes.capture import Capture
+from steps.sandboxes.collect import collect
 from steps.sandboxes.limits import MAX_PROCESSES, MB, Groups, Holder, Usage, Watched, each_process, find_groups, give_way
+from steps.sandboxes.requests import ReadArtifact, checked, inputs, place_of
 from steps.sandboxes.slots import Slot, traces_of
 from steps.sandboxes.trouble import Trouble
 
-MAX_FILES_IN = 256
-MAX_BYTES_IN = 16 * MB
-MAX_ENV_BYTES = 48_000
 LOOK_EVERY_S = 0.05
 FORGET_EVERY = 100
-TIMED_OUT = 124
-KILLED = 137
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-
-ReadArtifact = Callable[[str], Awaitable[str]]
 
 
 class LocalSandbox:
@@ -70,7 +58,7 @@ class LocalSandbox:
                     recorded = await self._run(request, slot, on_output)
                     await asyncio.to_thread(slot.record, recorded)
         except Trouble as trouble:
-            return not_run(request, slot, trouble)
+            return not_run(request, self.provider, f"local:{slot.name}", trouble)
         self._runs += 1
         if self._runs % FORGET_EVERY == 0:
             await asyncio.to_thread(slots.forget_old, self._root)
@@ -79,14 +67,14 @@ class LocalSandbox:
 
     async def _run(self, request: SBXReq, slot: Slot, on_output: OnOutput | None) -> SBXRes:
         checked(request)
-        files = await self._inputs(request.filesIn)
+        files = await inputs(request.filesIn, self._read_artifact)
         booting = time.monotonic()
         async with AsyncExitStack() as stack:
             holder = self._holder(request, slot)
             stack.callback(holder.remove)
             file_bytes = max(bubblewrap.WRITABLE_BYTES.values()) + MB  # a full folder is to be told from a limit
             each = each_process(bubblewrap.SHELL, file_bytes=file_bytes, data_bytes=holder.data_bytes())
-            box = bubblewrap.start(request.cmd, files=files, workdir=folder_of(request), net=request.net, limits=each)
+            box = bubblewrap.start(request.cmd, files=files, workdir=place_of(request), net=request.net, limits=each)
             stack.push_async_callback(_end, box)
             slot.running(traces_of(box.session, box.session, holder.places()))
             await box.boot()
@@ -109,7 +97,12 @@ class LocalSandbox:
             await asyncio.gather(stdout.ended(), stderr.ended(), *relays)
             outcome = outcome_of(killed, ended, holder.usage(), request, wall_ms, (begun - booting) * 1000)
             left = await asyncio.to_thread(collect, box.workspace, files)
-            return result(request, slot, outcome, stdout, stderr, left, self._held_by())
+            stderr_text = stderr.text()
+            if outcome.err_code == "OOM":
+                stderr_text += f"[killed: it used more than {request.limits.memMB} MB of memory, or {MAX_PROCESSES} processes]\n"
+            printed = Output(stdout.text(), stdout.dropped), Output(stderr_text, stderr.dropped)
+            told = {"memoryHeldBy": self._held_by()}
+            return answer(request, self.provider, f"local:{slot.name}", outcome, *printed, left, told)
 
     def _holder(self, request: SBXReq, slot: Slot) -> Holder:
         if self.groups is None:
@@ -121,40 +114,6 @@ class LocalSandbox:
 
     def _held_by(self) -> str:
         return f"cgroup v{self.groups.version}" if self.groups else "watching"
-
-    async def _inputs(self, files: list[FileIn]) -> dict[str, bytes]:
-        """The input files' contents, by path. Raises Trouble for what cannot or must not be put in."""
-        contents: dict[str, bytes] = {}
-        if len(files) > MAX_FILES_IN:
-            raise Trouble("UPLOAD_FAIL", f"{len(files)} input files; at most {MAX_FILES_IN} are allowed")
-        for file in files:
-            try:
-                path = workspace.normal(file.path)
-            except TerminalError:
-                raise Trouble("UPLOAD_FAIL", f"the input file's path {file.path!r} leads out of the working folder") from None
-            contents[path] = (await self._content(file)).encode()
-        if sum(map(len, contents.values())) > MAX_BYTES_IN:
-            raise Trouble("UPLOAD_FAIL", f"the input files have more than {MAX_BYTES_IN} bytes")
-        for path in contents:
-            if any(parent in contents for parent in _parents(path)):
-                raise Trouble("UPLOAD_FAIL", f"the input file {path!r} is below another one")
-        return contents
-
-    async def _content(self, file: FileIn) -> str:
-        if file.inline is not None:
-            return file.inline
-        uri = file.uri or ""
-        if not uri.startswith("artifact://") or self._read_artifact is None:
-            raise Trouble("UPLOAD_FAIL", f"the input file {file.path!r} has neither a text nor an address that is read here")
-        try:
-            return await self._read_artifact(uri)
-        except LookupError as error:
-            raise Trouble("UPLOAD_FAIL", str(error.args[0])) from None
-
-
-def _parents(path: str) -> list[str]:
-    parts = path.split("/")
-    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
 async def _end(box: Box) -> None:
@@ -170,28 +129,6 @@ async def _cancel(tasks: "list[asyncio.Task[None]]") -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def checked(request: SBXReq) -> None:
-    """Raises Trouble for a request that cannot be carried out as it stands."""
-    for name, value in request.env.items():
-        if not VARIABLE.fullmatch(name) or "\x00" in value:
-            raise Trouble("BOOT_FAIL", f"the variable {name!r} cannot be set")
-    if sum(len(name) + len(value.encode()) for name, value in request.env.items()) > MAX_ENV_BYTES:
-        raise Trouble("BOOT_FAIL", f"the environment has more than {MAX_ENV_BYTES} bytes")
-    if "\x00" in request.cmd:
-        raise Trouble("BOOT_FAIL", "the command has a NUL character")
-
-
-def folder_of(request: SBXReq) -> str:
-    """Where the command starts: the working folder, or one below it. Raises Trouble for any other place."""
-    wanted = request.workdir or WORKSPACE
-    if wanted.rstrip("/") == WORKSPACE:
-        return WORKSPACE
-    try:
-        return f"{WORKSPACE}/{workspace.normal(wanted.removeprefix(f'{WORKSPACE}/'))}"
-    except TerminalError:
-        raise Trouble("BOOT_FAIL", f"the working folder {wanted!r} is not below {WORKSPACE}") from None
 
 
 async def until_end(box: Box, holder: Holder, timeout_s: float) -> ErrCode:
@@ -217,12 +154,6 @@ async def _kill_if_exceeded(box: Box, holder: Holder) -> None:
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-class Outcome(NamedTuple):
-    exit: int
-    err_code: ErrCode
-    metrics: Metrics
-
-
 def outcome_of(killed: ErrCode, ended: Ended, used: Usage, request: SBXReq, wall_ms: float, boot_ms: float) -> Outcome:
     """What it all means. Raises Trouble if the command was not run."""
     if killed == "NONE" and ended.status is None:
@@ -241,49 +172,6 @@ def outcome_of(killed: ErrCode, ended: Ended, used: Usage, request: SBXReq, wall
         bootMs=round(boot_ms),
     )
     return Outcome(exit, err_code, metrics)
-
-
-def result(
-    request: SBXReq, slot: Slot, outcome: Outcome, stdout: Capture, stderr: Capture, left: Collected, held_by: str
-) -> SBXRes:
-    said = stderr.text()
-    if outcome.err_code == "TIMEOUT":
-        said += f"[killed: it ran longer than {request.timeoutMs} ms]\n"
-    elif outcome.err_code == "OOM":
-        said += f"[killed: it used more than {request.limits.memMB} MB of memory, or {MAX_PROCESSES} processes]\n"
-    raw: JsonObject = {
-        "provider": LocalSandbox.provider,
-        "cmd": request.cmd,
-        "memoryHeldBy": held_by,
-        "cut": {"stdout": stdout.dropped, "stderr": stderr.dropped},
-        "skipped": left.skipped,
-    }
-    return SBXRes(
-        exit=outcome.exit,
-        stdout=stdout.text(),
-        stderr=said,
-        filesOut=left.files,
-        metrics=outcome.metrics,
-        sandboxRef=f"local:{slot.name}",
-        errCode=outcome.err_code,
-        taskKey=request.taskKey,
-        raw=raw,
-    )
-
-
-def not_run(request: SBXReq, slot: Slot, trouble: Trouble) -> SBXRes:
-    """The answer when the sandbox was at fault. It is recorded nowhere: the next attempt tries again."""
-    return SBXRes(
-        exit=1,
-        stdout="",
-        stderr=f"{trouble}\n",
-        filesOut=[],
-        metrics=Metrics(wallMs=0, cpuMs=0, memPeakMB=0),
-        sandboxRef=f"local:{slot.name}",
-        errCode=trouble.err_code,
-        taskKey=request.taskKey,
-        raw={"provider": LocalSandbox.provider, "cmd": storable(request.cmd)},
-    )
 
 
 def groups_here() -> Groups | None:

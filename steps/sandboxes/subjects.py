@@ -6,7 +6,9 @@ from pathlib import Path
 from steps.sandbox import MockSandbox, SandboxNotConfigured
 from steps.sandboxes.conformance import REAL, REHEARSED, Feature, Subject
 from steps.sandboxes.local import LocalSandbox, groups_here
+from steps.sandboxes.remote import Machines, RemoteSandbox
 
+REMOTE: frozenset[Feature] = frozenset({"commands", "streams"})
 EVERYTHING: frozenset[Feature] = frozenset({"commands", "streams", "memory", "leftovers"})
 
 
@@ -24,6 +26,11 @@ def local(folder: Path) -> Subject:
 def watching(folder: Path) -> Subject:
     """The same without control groups, as on a machine where there are none to be had."""
     return Subject("local-watching", LocalSandbox(folder / "watching"), REAL, EVERYTHING)
+
+
+def remote(name: str, machines: Machines, *, here: bool = False) -> Subject:
+    """Machines of a service. here: their processes are this machine's."""
+    return Subject(name, RemoteSandbox(machines), REAL, EVERYTHING - {"memory"} if here else REMOTE)
 
 
 #: Makes a provider that keeps its state in a folder. Raises SandboxNotConfigured where it cannot be had.

@@ -24,8 +24,9 @@ from tests.api.samples import BUNDLE, Rows
 # What is append-only refuses to be emptied, but for a replica.
 WIPE = """
     set session_replication_role = replica;
+    delete from app.api_tokens;
     truncate app.intents, app.marks, app.workflow_runs, app.recipes, app.recipe_versions, app.recipe_fixtures, app.promotions,
-             app.improvements, app.patch_history, dbos.workflow_status, dbos.operation_outputs, dbos.queues, engine.wake,
+             app.improvements, app.queue_actions, app.patch_history, dbos.workflow_status, dbos.operation_outputs, dbos.queues, engine.wake,
              engine.wait, engine.worker, engine.queue, engine.queue_partition, engine.nudge, engine.clock cascade;
     reset session_replication_role
 """

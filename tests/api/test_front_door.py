@@ -26,7 +26,7 @@ async def test_a_serving_process_says_so(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/"),
+        ("POST", "/"),
         ("GET", "/api"),
         ("GET", "/healthz/"),
         ("POST", "/healthz"),

@@ -61,6 +61,7 @@ async def test_an_open_gate_of_a_run_that_waits_is_listed(client: httpx.AsyncCli
             "escalationWorkflowID": None,
             "mismatchRisk": False,
             "createdAt": NOW_MS - 5_000,
+            "subject": "sample",
         }
     ]
 

@@ -172,3 +172,31 @@ async def test_versions_are_listed_latest_first(client: httpx.AsyncClient, rows:
     assert set(versions[0]) == {"id", "v", "hash", "status", "createdAt", "evalCount", "fixtureCount"}
     assert (versions[0]["evalCount"], versions[0]["fixtureCount"]) == (1, 1)
     assert (await client.get("/api/recipes/unknown/versions")).json() == []
+
+
+async def test_a_version_is_shown_whole(client: httpx.AsyncClient, rows: Rows) -> None:
+    shown = (await client.get("/api/recipes/sample/versions/1.0.0")).json()
+    assert (shown["v"], shown["status"], shown["active"], shown["spec"]) == ("1.0.0", "draft", False, SPEC)
+    assert ("candidateActor" in shown, shown["promotion"]) == (False, None)
+    await client.post("/api/recipes/sample/versions/1.0.0/candidate", json={"actor": "ada", "reason": "ready"})
+    await rows.fetch(
+        """insert into app.recipes (id, name, version, queue_name, max_concurrency, max_steps, max_sandbox_minutes, active_v)
+           values ('sample', 'sample', 1, 'intentQ', 1, 1, 1, '1.0.0')"""
+    )
+    shown = (await client.get("/api/recipes/sample/versions/1.0.0")).json()
+    assert (shown["status"], shown["active"]) == ("candidate", True)
+    assert (shown["candidateActor"], shown["candidateReason"]) == ("ada", "ready")
+    missing = await client.get("/api/recipes/sample/versions/2.0.0")
+    assert (missing.status_code, missing.json()) == (404, {"error": "recipe version not found: sample@2.0.0"})
+
+
+async def test_the_improvements_of_a_recipe_are_listed_newest_first(client: httpx.AsyncClient, rows: Rows) -> None:
+    await rows.fetch(
+        """insert into app.improvements (workflow_id, failed_workflow_id, recipe_id, from_v, actor, reason, status, created_at, ended_at)
+           values ('improve:a:1', 'a', 'sample', '1.0.0', 'ada', 'why', 'failed', to_timestamp(1), now()),
+                  ('improve:b:1', 'b', 'sample', '1.0.0', 'ada', 'why', 'under_way', to_timestamp(2), null),
+                  ('improve:c:1', 'c', 'other', '1.0.0', 'ada', 'why', 'failed', to_timestamp(3), now())"""
+    )
+    listed = (await client.get("/api/recipes/sample/improvements")).json()
+    assert [(one["workflowID"], one["status"]) for one in listed] == [("improve:b:1", "under_way"), ("improve:a:1", "failed")]
+    assert (await client.get("/api/recipes/nobody/improvements")).json() == []

@@ -69,7 +69,8 @@ def _values(kind: Any, metadata: Any) -> str:
         return "weights"
     if kind is Path:
         return "folder"
-    return "text" if "check" not in metadata else "URL" if metadata["check"].__name__ == "check_url" else "URLs"
+    kinds = {"check_url": "URL", "check_urls": "URLs", "check_webhook_secrets": "secrets"}
+    return kinds[metadata["check"].__name__] if "check" in metadata else "text"
 
 
 def _shown(default: Any) -> str:

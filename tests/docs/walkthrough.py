@@ -12,10 +12,8 @@ The ports that a page names are exchanged for free ones.
 import asyncio
 import contextlib
 import os
-import random
 import re
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,6 +24,7 @@ import httpx
 
 from tests.docs.pages import DOCS, ROOT, Block, blocks, named
 from tests.docs.session import PATIENCE_S, BlockFailed, Session, clean_environment, make_checkout
+from tests.ports import free_port
 
 WALKTHROUGHS = DOCS / "walkthroughs"
 TOPOLOGIES = ("monolith", "split")
@@ -33,7 +32,6 @@ ANY = "any"
 
 PORT = re.compile(r"\b(?:ADMIN_)?PORT=(\d+)|127\.0\.0\.1:(\d+)")
 ADMIN_PORT = re.compile(r"\bADMIN_PORT=(\d+)")
-BELOW_THE_EPHEMERAL = range(15_000, 30_000)  # a server that asks for any free port gets none of these
 STOP_S = 30.0
 
 
@@ -109,16 +107,8 @@ def tell(page: Path, topology: str, done: list[Done]) -> None:
 def free_ports(page: Path) -> dict[str, str]:
     """What the page says about ports, and what it is here."""
     said = {first or second for block in blocks(page) for first, second in PORT.findall(block.text)}
-    here = {port: str(a_free_port()) for port in sorted(said)}
+    here = {port: str(free_port()) for port in sorted(said)}
     return {form + port: form + free for port, free in here.items() for form in ("PORT=", "127.0.0.1:")}
-
-
-def a_free_port() -> int:
-    while True:
-        port = random.choice(BELOW_THE_EPHEMERAL)
-        with socket.socket() as tried, contextlib.suppress(OSError):
-            tried.bind(("127.0.0.1", port))
-            return port
 
 
 # -- terminals ------------------------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ async def park(
 @asynccontextmanager
 async def journal(shop: Workshop, connect: Any = None) -> AsyncIterator[Journal]:
     """A journal writer on a connection of its own."""
-    writing = Journal(connect or shop.connect, retry_s=0.01)
+    writing = Journal(connect or shop.connect, prepare=shop.engine.own_sessions, retry_s=0.01)
     writing.start()
     try:
         yield writing

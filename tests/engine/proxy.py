@@ -15,8 +15,9 @@ READY = b"Z\x00\x00\x00\x05I"  # the server's last words on a transaction
 class Proxy:
     """Connections to it are connections to the server, until one is cut."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, prepare: bool) -> None:
         self._dsn = dsn
+        self._prepare = prepare
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
@@ -32,7 +33,7 @@ class Proxy:
         return make_conninfo(self._dsn, host="127.0.0.1", port=port, sslmode="disable", gssencmode="disable")
 
     async def connect(self, **_: Any) -> psycopg.AsyncConnection[Any]:
-        return await psycopg.AsyncConnection.connect(self.dsn, autocommit=True, prepare_threshold=0)
+        return await psycopg.AsyncConnection.connect(self.dsn, autocommit=True, prepare_threshold=0 if self._prepare else None)
 
     def cut(self) -> None:
         """Cut every connection now."""
@@ -89,8 +90,9 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy_to(dsn: str) -> AsyncIterator[Proxy]:
-    proxy = Proxy(dsn)
+async def proxy_to(dsn: str, *, prepare: bool = True) -> AsyncIterator[Proxy]:
+    """prepare: whether connections prepare statements, which a pooler knows nothing of."""
+    proxy = Proxy(dsn, prepare=prepare)
     await proxy.start()
     try:
         yield proxy

@@ -54,7 +54,7 @@ class Hand:
         self.version = version
         self.mine: dict[str, Claimed] = {}
         self._tokens = itertools.count()
-        self._journal = Journal(shop.connect)  # never started
+        self._journal = Journal(shop.connect, prepare=shop.engine.own_sessions)  # never started
 
     async def claim(self, room: int = 1, *names: str) -> list[Claimed]:
         """What one claim takes, as it comes."""
@@ -129,7 +129,7 @@ class Yard:
     async def connect(self) -> psycopg.AsyncConnection[Any]:
         """A connection as a worker has it."""
         conn = await self.shop.connect()
-        await conn.execute(entries.PIN_PLANS)
+        await conn.execute(entries.PIN_PLANS, entries.FOR_THE_SESSION)
         return conn
 
     async def know(self, *names: str) -> None:
@@ -210,7 +210,7 @@ async def yard_of(shop: Workshop) -> AsyncIterator[Yard]:
     """The shop's queues, with the clock stopped at noon."""
     await shop.set_clock()
     yard = Yard(shop, await shop.connect())
-    await yard.conn.execute(entries.PIN_PLANS)
+    await yard.conn.execute(entries.PIN_PLANS, entries.FOR_THE_SESSION)
     await yard.know(QUEUE)
     try:
         yield yard

@@ -72,7 +72,7 @@ async def test_an_enqueue_on_a_callers_connection_is_part_of_its_transaction(sho
 
 async def told_by(shop: Workshop, write: Callable[[psycopg.AsyncConnection[Any]], Awaitable[object]]) -> list[str]:
     """What workers hear after a transaction that does this, in order."""
-    async with await shop.connect() as listener:
+    async with await shop.own_session() as listener:
         await listener.execute("listen holdfast")
         async with shop.engine.transaction() as conn:
             await write(conn)
@@ -82,7 +82,8 @@ async def told_by(shop: Workshop, write: Callable[[psycopg.AsyncConnection[Any]]
 
 
 async def test_after_a_transaction_workers_hear_of_just_what_it_wrote(shop: Workshop) -> None:
-    await shop.engine.enqueue(receive, id="w", delay_s=60)
+    async with shop.engine.pool.connection() as conn:  # of which nobody is told
+        await shop.engine.enqueue(receive, id="w", delay_s=60, conn=conn)
     assert await told_by(shop, lambda conn: shop.engine.enqueue(echo, 1, conn=conn)) == ["work"]
     assert await told_by(shop, lambda conn: shop.engine.send("w", 1, "go", conn=conn)) == ["wake"]
     assert await told_by(shop, lambda conn: shop.engine.cancel("w", conn=conn)) == ["x:w"]
@@ -130,7 +131,11 @@ async def test_children_that_are_started_together_are_one_commit(shop: Workshop)
     await shop.engine.enqueue(parent, id="p")
     assert await shop.result("p") == 100
     assert await shop.value(STARTED_BY, "p") == 1
-    assert worker.ended["SUCCESS"] == 101
+
+    async def all_counted() -> bool:
+        return worker.ended["SUCCESS"] == 101
+
+    await shop.until(all_counted, "every end to be counted")
 
 
 async def test_callers_at_the_same_time_each_learn_whether_they_made_the_workflow(shop: Workshop) -> None:

@@ -251,7 +251,7 @@ async def test_the_engine_wakes_listeners_of_events_and_messages(shop: Workshop)
     async def once() -> None:
         await set_event("key", 1)
 
-    async with await shop.connect() as conn:
+    async with await shop.own_session() as conn:
         await conn.execute("listen dbos_workflow_events_channel")
         await conn.execute("listen dbos_notifications_channel")
         await shop.worker(once)

@@ -71,7 +71,7 @@ async def test_every_kind_of_entry_survives_the_loss_of_a_flush(
     shop: Workshop, ledger: Ledger, owned: dict[str, Owner], loss: str
 ) -> None:
     batch = one_of_each(owned)
-    async with proxy_to(shop.dsn) as proxy, claimant.journal(shop, proxy.connect) as journal:
+    async with proxy_to(shop.dsn, prepare=shop.engine.own_sessions) as proxy, claimant.journal(shop, proxy.connect) as journal:
         await prime(journal, owned["a"])
         if loss == "request":
             proxy.lose_next_request = True
@@ -105,7 +105,7 @@ async def test_every_kind_of_entry_survives_the_loss_of_a_flush(
 
 
 async def test_the_numbers_of_records_go_on_after_a_loss(shop: Workshop, owned: dict[str, Owner]) -> None:
-    async with proxy_to(shop.dsn) as proxy, claimant.journal(shop, proxy.connect) as journal:
+    async with proxy_to(shop.dsn, prepare=shop.engine.own_sessions) as proxy, claimant.journal(shop, proxy.connect) as journal:
         await prime(journal, owned["a"])
         for n in range(1, 9):
             proxy.lose_next_answer = n % 2 == 0
@@ -114,7 +114,7 @@ async def test_the_numbers_of_records_go_on_after_a_loss(shop: Workshop, owned: 
 
 
 async def test_a_loss_in_the_middle_of_a_takeover_is_a_loss(shop: Workshop, ledger: Ledger, owned: dict[str, Owner]) -> None:
-    async with proxy_to(shop.dsn) as proxy, claimant.journal(shop, proxy.connect) as journal:
+    async with proxy_to(shop.dsn, prepare=shop.engine.own_sessions) as proxy, claimant.journal(shop, proxy.connect) as journal:
         await prime(journal, owned["a"])
         proxy.lose_next_request = True
         await claimant.take_over(shop, "a")
@@ -173,7 +173,7 @@ async def test_workflows_come_through_a_network_that_keeps_losing_commits(shop: 
         return [await recv("self"), pair]
 
     ids = [f"w{n:02}" for n in range(40)]
-    async with proxy_to(shop.dsn) as proxy:
+    async with proxy_to(shop.dsn, prepare=shop.engine.own_sessions) as proxy:
         worker = await shop.worker(once, slots=8)
         worker.journal._connect = proxy.connect
         worker.journal._retry_s = 0.001

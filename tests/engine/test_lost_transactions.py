@@ -17,7 +17,9 @@ async def test_a_connection_lost_in_the_middle_is_no_failure(shop: Workshop, led
     async def unlucky(conn: Connection) -> None:
         await conn.execute(Ledger.WRITE, (f"attempt {trace('attempt')}",))
         if len(trace.calls) == 1:
-            await shop.run(KILL, conn.info.backend_pid)
+            row = await (await conn.execute("select pg_backend_pid()")).fetchone()
+            assert row is not None
+            await shop.run(KILL, row[0])
             await conn.execute("select 1")
 
     @workflow(name="w")
@@ -34,7 +36,7 @@ async def test_a_connection_lost_in_the_middle_is_no_failure(shop: Workshop, led
 class LostAtCommit:
     """A connection class whose first COMMIT is cut off: before the server has it, or after it is done and before the answer."""
 
-    def __init__(self, shop: Workshop, monkeypatch: pytest.MonkeyPatch, *, committed: bool) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, committed: bool) -> None:
         real = psycopg.AsyncConnection.commit
         self.cut = False
 
@@ -44,8 +46,8 @@ class LostAtCommit:
             self.cut = True
             if committed:
                 await real(conn)
-            await shop.run(KILL, conn.info.backend_pid)
-            await conn.execute("select 1")  # finds the connection dead
+            conn.pgconn.finish()
+            raise psycopg.OperationalError("the connection was lost")
 
         monkeypatch.setattr(psycopg.AsyncConnection, "commit", commit)
 
@@ -61,7 +63,7 @@ async def test_a_connection_lost_at_commit_neither_loses_nor_doubles(
     async def unlucky(conn: Connection) -> str:
         await conn.execute(Ledger.WRITE, ("once",))
         if not inside.is_set():
-            LostAtCommit(shop, monkeypatch, committed=committed)
+            LostAtCommit(monkeypatch, committed=committed)
         inside.set()
         return "done"
 
@@ -91,7 +93,7 @@ async def test_a_commit_in_doubt_is_settled_even_with_a_single_connection(
     @transaction
     async def unlucky(conn: Connection) -> str:
         await conn.execute(Ledger.WRITE, ("once",))
-        LostAtCommit(shop, monkeypatch, committed=True)
+        LostAtCommit(monkeypatch, committed=True)
         return "done"
 
     @workflow(name="w")

@@ -55,7 +55,7 @@ def filled(server: str, engine_template: str) -> Iterator[psycopg.Connection[Any
     with new_database(server, engine_template) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(FILL)
         conn.execute(TOKENS, (HERE,))
-        conn.execute(entries.PIN_PLANS)
+        conn.execute(entries.PIN_PLANS, entries.FOR_THE_SESSION)
         assert conn.execute("select count(*) from pg_stats where schemaname = 'dbos'").fetchone() == (0,)
         yield conn
 

@@ -11,7 +11,7 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from engine.entries import PIN_PLANS
+from engine.entries import FOR_THE_SESSION, PIN_PLANS
 from tests.conftest import new_database
 
 ROOM = 8
@@ -48,7 +48,7 @@ class Meter:
         conn.execute("alter table engine.queue_partition set (autovacuum_enabled = off)")
         conn.execute("insert into engine.clock (now_ms) values (1000000)")
         conn.execute("insert into engine.worker (id, lease_until_ms, started_at_ms) values ('me', 2000000, 0)")
-        conn.execute(PIN_PLANS)
+        conn.execute(PIN_PLANS, FOR_THE_SESSION)
 
     def fill(self, queue: str, *, partitions: int, count: int, capped: bool = False) -> None:
         """Enqueue so many workflows in so many partitions."""

@@ -35,7 +35,7 @@ async def test_the_sql_functions_enqueue_and_send(shop: Workshop) -> None:
 
 
 async def test_workers_are_hinted_of_what_sql_enqueues_and_sends(shop: Workshop) -> None:
-    async with await shop.connect() as hearing, await shop.connect() as other:
+    async with await shop.own_session() as hearing, await shop.own_session() as other:
         await hearing.execute("listen holdfast")
         await other.execute("select dbos.enqueue_workflow('receive', 'default', workflow_id => 'r')")
         await other.execute("select dbos.send_message('r', '1')")

@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 
 from engine import FINAL, Engine, Rider, Worker, Workflow, leases
 from engine.entries import Entry
+from tests.conftest import direct
 
 NOON_MS = 1_767_268_800_000  # 2026-01-01 12:00 UTC
 PATIENCE_S = 10.0
@@ -108,7 +109,11 @@ class Workshop:
 
     async def connect(self) -> psycopg.AsyncConnection[Any]:
         """A connection of the test's own."""
-        return await psycopg.AsyncConnection.connect(self.dsn, autocommit=True)
+        return await psycopg.AsyncConnection.connect(self.dsn, autocommit=True, prepare_threshold=None)
+
+    async def own_session(self) -> psycopg.AsyncConnection[Any]:
+        """A connection past any pooler: one that hears notifications, and has the name that it was given."""
+        return await psycopg.AsyncConnection.connect(direct(self.dsn), autocommit=True)
 
     async def run(self, query: LiteralString, *values: Any) -> None:
         async with self.engine.pool.connection() as conn:

@@ -1,7 +1,6 @@
 """A service that was observed from outside while it did one run: its lines, its metrics, and what it sent to two collectors."""
 
 import json
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from bin.commands.otlp_smoke import STORED, environment
 from bin.otlp_receiver import Receiver
 from bin.service import ServiceProcess
 from tests.conftest import new_database
+from tests.ports import free_port
 
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -59,11 +59,6 @@ def observe(dsn: str, collectors: tuple[Receiver, Receiver], folder: Path) -> Ob
         stored = conn.execute(STORED, (wid,)).fetchall()
     lines = {role: read_lines(process.log) for role, process in processes.items()}
     return Observed(wid, lines, metrics, collectors, stored)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def read_lines(log: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from bin.database import connect
 from bin.settings import ROOT
+from tests.ports import free_port
 
 Start = Callable[..., "Process"]
 
@@ -80,11 +81,6 @@ def start() -> Iterator[Start]:
         if one.process.poll() is None:
             one.process.kill()
         one.process.communicate(timeout=30)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def get(url: str, method: str = "GET") -> tuple[int, str]:

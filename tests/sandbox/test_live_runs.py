@@ -6,9 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from steps.sandboxes.artifacts import read_artifact
 from steps.sandboxes.conformance import command_line, new_mark, processes_with, request
 from steps.sandboxes.local import LocalSandbox, groups_here
 from steps.sandboxes.slots import group_of
+from tests.sandbox.e2b_service import e2b_service
 from tests.sandbox.subjects import local
 from tests.steps.product import INSERT_INTENT, INSERT_RUN, patch, product, replay
 
@@ -94,6 +95,7 @@ class Drill:
     database: str
     state: Path
     engine: Engine
+    provider: Mapping[str, str] = field(default_factory=lambda: {"SBX_PROVIDER": "local"})
 
     @contextmanager
     def worker(self) -> "Iterator[subprocess.Popen[bytes]]":
@@ -103,7 +105,7 @@ class Drill:
             "STATE_DIR": str(self.state),
             "ADMIN_PORT": "0",
             "SBX_MODE": "live",
-            "SBX_PROVIDER": "local",
+            **self.provider,
         }
         arguments = [sys.executable, "-P", "-m", "bin.commands.worker"]
         with (self.state / "worker.log").open("ab") as log:
@@ -187,6 +189,42 @@ async def test_killed_workers_leave_nothing_behind_and_run_nothing_twice_that_ha
     slots = list(drill.state.glob("sandboxes/*"))
     assert len(slots) == 2 * kills
     assert [slot for slot in slots for place in places if (place / group_of(slot)).exists()] == []
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
+async def test_killed_workers_leave_no_sandbox_at_a_service_and_run_nothing_twice(
+    database: str, tmp_path: Path, kills: int
+) -> None:
+    """A command there outlives its worker, so none is begun twice at all."""
+    mark = new_mark()
+    told = f"echo once >> ran.md; cat ran.md /proc/sys/kernel/random/uuid; sleep 0.4; : {mark}"
+    with e2b_service(tmp_path / "e2b") as service:
+        settings = {"SBX_PROVIDER": "e2b", "E2B_API_KEY": "k", "E2B_API_URL": service.url, "E2B_SANDBOX_URL": service.url}
+        async with Engine.connect(database) as engine:
+            drill = Drill(database, tmp_path, engine, settings)
+            for number in range(kills):
+                await drill.begin(f"task-{number}", told)
+                made = len(service.calls("create"))
+                with drill.worker() as worker:
+                    await wait_until(lambda made=made: len(service.calls("create")) > made, "no sandbox was asked for")
+                    await asyncio.sleep(0.06 * (number % 12))
+                    worker.kill()
+                    worker.wait()
+            with drill.worker() as worker:
+
+                async def all_done() -> bool:
+                    return len([row for row in await drill.rows() if row["err_code"] == "NONE"]) == kills
+
+                await wait_until(all_done, "not every task was done")
+                await wait_until(lambda: service.running() == [], "a sandbox was left")
+                rows = await drill.rows()
+                worker.send_signal(signal.SIGTERM)
+                assert await asyncio.to_thread(worker.wait, WAIT_S) == 0
+    said = [row["response"]["stdout"].splitlines() for row in rows]
+    assert [(row["attempt"], row["err_code"]) for row in rows] == [(1, "NONE")] * kills
+    assert [len(lines) for lines in said] == [2] * kills, "a command was begun twice in a sandbox"
+    assert len({lines[1] for lines in said}) == kills
+    assert processes_with(mark) == []
 
 
 async def test_a_worker_without_bubblewrap_does_not_start(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

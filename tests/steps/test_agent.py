@@ -10,7 +10,7 @@ from steps.agent import check_tools, checked_answer, forbid_child_sessions
 from steps.compile import plan_prompt, replayed_plan
 from steps.contracts.base import JsonObject
 from steps.contracts.plan import PLAN_SCHEMA, OCOutput, Plan, ToolCall
-from steps.opencode import AgentRequest, RecordOpenCode, ReplayOpenCode, UnconfiguredOpenCode, produced, rehearsed
+from steps.opencode import AgentRequest, RecordOpenCode, ReplayOpenCode, produced, rehearsed
 
 
 def request(goal: str = "alpha", attempt: int = 1, **answer: Any) -> AgentRequest:
@@ -50,11 +50,6 @@ async def test_a_broken_fixture_is_named(tmp_path: Path) -> None:
     with pytest.raises(TerminalError, match="is not an agent's answer") as error:
         await ReplayOpenCode(tmp_path).ask(request())
     assert error.value.name == "oc_fixture_invalid"
-
-
-async def test_a_live_agent_that_is_not_there_says_so() -> None:
-    with pytest.raises(TerminalError, match="oc_live_unavailable:CompileST:"):
-        await UnconfiguredOpenCode().ask(request())
 
 
 def test_an_intent_may_set_parts_of_what_a_replay_answers() -> None:

@@ -1,0 +1,116 @@
+"""How the engine reaches its database, in one place: which server of several, how soon a dead one is noticed, and what is tried again.
+
+A connection string may name several hosts; the one that may be written to is taken (libpq's `target_session_attrs=read-write`). A
+server that may only be read, a standby or a primary of yesterday, is as good as away: connecting to it fails, and a connection whose
+server turned read-only is closed by the statement that finds out. What the string itself says about any of this wins.
+"""
+
+import asyncio
+import contextlib
+import select
+from typing import Any, ClassVar, LiteralString, Self
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import AsyncConnectionPool
+
+#: A dead server, or a dead way to it, is noticed within ten seconds: no answer to connecting, to a statement, or to probes when idle.
+DEFAULTS: dict[str, Any] = {
+    "connect_timeout": 3,
+    "keepalives_idle": 4,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 9_000,
+    "target_session_attrs": "read-write",
+    "application_name": "holdfast",
+}
+
+RETRY_S = 0.25
+LAST_WORDS = 4
+READ_ONLY = (b"in_hot_standby", b"default_transaction_read_only")
+
+WHO: LiteralString = "select pg_backend_pid()"
+
+
+def connection_string(dsn: str, **overrides: Any) -> str:
+    """The connection string with our defaults for what it leaves open. Raises psycopg.ProgrammingError for a bad one."""
+    given = {name: value for name, value in conninfo_to_dict(dsn).items() if value is not None}
+    return make_conninfo("", **{**DEFAULTS, **given, **overrides})
+
+
+class PrimaryConnection(psycopg.AsyncConnection[Any]):
+    """A connection that ends when its server turns read-only. enough: whoever connects goes on trying until this is set."""
+
+    enough: ClassVar[asyncio.Event | None] = None
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
+        while True:
+            try:
+                return await super().connect(conninfo, **kwargs)
+            except psycopg.OperationalError:
+                if cls.enough is None or cls.enough.is_set():
+                    raise
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S):
+                    await cls.enough.wait()
+
+    async def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().wait(gen, *args, **kwargs)
+        except psycopg.errors.ReadOnlySqlTransaction:
+            self.pgconn.finish()
+            raise
+
+
+class Pool(AsyncConnectionPool[PrimaryConnection]):
+    """Connections that are looked at as they are taken, and made again for as long as it takes."""
+
+    def __init__(self, dsn: str, max_size: int, *, prepare: bool) -> None:
+        self._closing = asyncio.Event()
+
+        class Patient(PrimaryConnection):
+            enough = self._closing
+
+        super().__init__(
+            connection_string(dsn),
+            connection_class=Patient,
+            kwargs={"prepare_threshold": 2 if prepare else None, "autocommit": True},
+            min_size=1,
+            max_size=max_size,
+            check=self._look_at,
+            open=False,
+        )
+
+    async def close(self, timeout: float = 5.0) -> None:
+        self._closing.set()
+        await super().close(timeout)
+
+    async def _look_at(self, conn: PrimaryConnection) -> None:
+        """If the server has ended this connection, it has ended the others: new ones for all."""
+        if not is_there(conn):
+            await self.drain()
+            raise psycopg.OperationalError("the connection was ended while nobody used it")
+
+
+def is_there(conn: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether an idle connection is still one to a server that may be written to.
+
+    It asks the kernel and not the server, so it costs nothing. A server that went without a word is found by the timeouts above.
+    """
+    poll = select.poll()
+    try:
+        poll.register(conn.pgconn.socket, select.POLLIN)
+        for _ in range(LAST_WORDS):  # the end comes behind them
+            if not poll.poll(0):
+                break
+            conn.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return False
+    return not any(conn.pgconn.parameter_status(name) == b"on" for name in READ_ONLY)
+
+
+async def has_own_session(conn: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether this connection is one to the server itself; a pooler between them gives a process id of its own making."""
+    row = await (await conn.execute(WHO)).fetchone()
+    return row is not None and row[0] == conn.info.backend_pid

@@ -1,0 +1,157 @@
+"""The console is for everybody: in both themes, at every width, by keyboard alone, through a screen reader."""
+
+import re
+from typing import Any
+
+import pytest
+from axe_playwright_python.base import AXE_FILE_PATH
+from playwright.async_api import Page, expect
+
+from bin.showcase import STABLE, addresses
+from tests.console.browser.conftest import THEMES, Visit
+from tests.console.browser.stage import Stage
+from tests.console.browser.visitor import gate_card, settled
+
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+NAMES = [
+    "run-timeline",
+    "run-gate",
+    "run-artifacts",
+    "run-patches",
+    "run-proof",
+    "run-failed",
+    "hitl-inbox",
+    "ops",
+    "throughput",
+    "recipe",
+    "signoff",
+]
+
+
+async def violations(page: Page) -> list[str]:
+    """What axe finds, a line for each. It is put in by the debugger, since the page's policy takes no foreign script."""
+    debugger = await page.context.new_cdp_session(page)
+    if not await page.evaluate("'axe' in globalThis"):
+        await debugger.send("Runtime.evaluate", {"expression": AXE_FILE_PATH.read_text()})
+    options = f"{{runOnly: {RULES}, resultTypes: ['violations']}}"
+    answer = await debugger.send(
+        "Runtime.evaluate", {"expression": f"axe.run(document, {options})", "awaitPromise": True, "returnByValue": True}
+    )
+    found: list[dict[str, Any]] = answer["result"]["value"]["violations"]
+    return [
+        f"{one['id']}: {one['help']}: {node['html'][:160]} ({node['failureSummary'][:300]})"
+        for one in found
+        for node in one["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_axe_finds_nothing_in_either_theme(visit: Visit, stage: Stage, name: str) -> None:
+    visitor = await visit()
+    page = await visitor.open(addresses(stage.shown)[name])
+    for theme in THEMES:
+        await page.emulate_media(color_scheme=theme)
+        assert await violations(page) == [], theme
+
+
+async def test_every_address_is_among_those_that_axe_looks_at(stage: Stage) -> None:
+    assert list(addresses(stage.shown)) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_no_width_makes_the_page_scroll_sideways(visit: Visit, stage: Stage, name: str) -> None:
+    visitor = await visit(width=390, height=780)
+    page = await visitor.open(addresses(stage.shown)[name])
+    for width in (390, 768, 1440):
+        await page.set_viewport_size({"width": width, "height": 800})
+        found = await page.evaluate(TOO_WIDE)
+        assert found == [], width
+
+
+#: The page may not scroll sideways; what is wider inside of it must scroll within its own box.
+TOO_WIDE = """
+    () => document.documentElement.scrollWidth <= innerWidth ? [] : [...document.querySelectorAll("body *")]
+        .filter((one) => one.getBoundingClientRect().right > innerWidth + 1).slice(0, 5)
+        .map((one) => `${one.tagName}.${one.className} ${Math.round(one.getBoundingClientRect().right)}`)
+"""
+
+
+# By keyboard ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_first_tab_stop_skips_to_the_content(visit: Visit) -> None:
+    visitor = await visit()
+    page = await visitor.open("/?board=ops")
+    await page.keyboard.press("Tab")
+    assert re.search("skip", await page.evaluate("document.activeElement.textContent"), re.IGNORECASE)
+    await page.keyboard.press("Enter")
+    assert await page.evaluate("document.querySelector('main').contains(document.activeElement)")
+
+
+async def test_keys_lead_to_every_board_and_tab(visit: Visit, stage: Stage) -> None:
+    visitor = await visit()
+    page = await visitor.open(f"/?wid={stage.shown.waiting}&board=run&tab=timeline")
+    for key, tab in zip("2345", ["Gate", "Artifacts", "Patches", "Proof"], strict=True):
+        await page.keyboard.press(key)
+        await expect(page.get_by_role("tab", name=tab)).to_have_attribute("aria-selected", "true")
+    for key, board in {"i": "Inbox", "o": "Ops", "t": "Throughput", "r": "Recipes", "s": "Sign-off"}.items():
+        await page.keyboard.press("g")
+        await page.keyboard.press(key)
+        await expect(page.locator("nav a[aria-current=page]")).to_have_text(re.compile(board))
+
+
+async def test_keys_are_told_and_the_palette_finds_a_run_by_its_id(visit: Visit, stage: Stage) -> None:
+    visitor = await visit()
+    page = await visitor.open("/?board=signoff")
+    await page.keyboard.press("?")
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await page.keyboard.press("Control+k")
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    await page.keyboard.type(stage.shown.failed)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await settled(page)
+    assert stage.shown.failed in page.url
+
+
+async def test_a_key_is_a_letter_where_one_types(visit: Visit, stage: Stage) -> None:
+    visitor = await visit()
+    page = await visitor.open(f"/?wid={stage.shown.succeeded}&board=run&tab=timeline")
+    await page.keyboard.press("/")
+    await page.keyboard.type("2cut?")
+    assert await page.evaluate("document.activeElement.value") == "2cut?"
+    await expect(page.get_by_role("tab", name="Timeline")).to_have_attribute("aria-selected", "true")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+async def test_a_gate_is_answered_by_keyboard_alone_and_no_slip_answers_it(visit: Visit, stage: Stage) -> None:
+    wid = stage.maker.start(STABLE, "keyboard alone")
+    gate = stage.maker.gate(wid)
+    visitor = await visit()
+    page = await visitor.open(f"/?wid={wid}&board=run&tab=gate")
+    card = gate_card(page, gate)
+    await page.keyboard.press("a")
+    await expect(page.get_by_role("button", name="Approve")).to_be_focused()
+    await expect(card).to_have_attribute("data-state", "PENDING")
+    await page.keyboard.press("Enter")
+    await expect(card).to_have_attribute("data-state", "RESOLVED")
+    assert [one["origin"] for one in stage.maker.get(f"/api/runs/{wid}/interactions")] == ["manual"]
+
+
+async def test_a_rejection_wants_its_reason_first(visit: Visit, stage: Stage) -> None:
+    wid = stage.maker.start(STABLE, "a rejection")
+    gate = stage.maker.gate(wid)
+    visitor = await visit()
+    page = await visitor.open(f"/?wid={wid}&board=run&tab=gate")
+    await page.keyboard.press("r")
+    focused = await page.evaluate("document.activeElement.tagName")
+    if focused != "TEXTAREA":
+        await page.keyboard.press("Enter")
+    await expect(page.locator("textarea:focus")).to_have_count(1)
+    assert stage.maker.get(f"/api/runs/{wid}/interactions") == []
+    await page.keyboard.type("The ledger is frozen until Monday.")
+    await page.keyboard.press("Control+Enter")
+    await expect(gate_card(page, gate)).to_have_attribute("data-state", "RESOLVED")
+    assert stage.maker.end(wid) == "ERROR"

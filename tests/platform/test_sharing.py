@@ -1,0 +1,22 @@
+"""How bin/test shares the suite out."""
+
+import pytest
+
+from bin.commands.test import sharing
+
+
+@pytest.mark.parametrize("arguments", [[], ["-q"], ["-x", "-q"], ["--durations=5"]])
+def test_the_whole_suite_is_shared_out_a_file_at_a_time(arguments: list[str]) -> None:
+    assert sharing(arguments, 2) == ["-n", "2", "--dist", "loadfile"]
+    assert sharing(arguments, 64) == ["-n", "4", "--dist", "loadfile"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["tests/api"], ["-q", "tests/api/test_ops.py"], ["-n0"], ["--pdb"], ["-m", "slow"], ["--co"]]
+)
+def test_what_is_asked_for_by_name_runs_as_it_is(arguments: list[str]) -> None:
+    assert sharing(arguments, 2) == []
+
+
+def test_one_processor_shares_nothing() -> None:
+    assert sharing([], 1) == []
