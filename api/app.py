@@ -93,7 +93,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/api/ops/flow", flow.get_flow),
     # Operators
     ("GET", "/api/ops/wf", ops.list_workflows),
-    ("GET", "/api/ops/wf-counts", ops.count_workflows),
+    ("GET", "/api/ops/counts", ops.count_workflows),
     ("GET", "/api/ops/wf/{wid}", ops.get_workflow),
     ("GET", "/api/ops/wf/{wid}/steps", ops.list_steps),
     ("POST", "/api/ops/wf/{wid}/cancel", ops.cancel),

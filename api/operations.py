@@ -266,7 +266,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/api/ops/wf"): Operation(
         "Operations", "Workflows of any kind, the newest first.", {200: list[OpsWorkflow]}, query=ListWorkflowsQuery
     ),
-    ("GET", "/api/ops/wf-counts"): Operation(
+    ("GET", "/api/ops/counts"): Operation(
         "Operations", "How many workflows there are in each state.", {200: list[WorkflowCount]}, query=WorkflowFilter
     ),
     ("GET", "/api/ops/wf/{wid}"): Operation(

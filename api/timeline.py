@@ -37,6 +37,7 @@ STEP_NAMES = IMPROVEMENT_PHASES | PHASES
 #: Rows whose last change is behind %(after)s in the journal; all rows for -1. Of a step's attempts the latest counts. A step that
 #: failed has a record with its error, and no row; its attempt is the run's. Times fall back to the run's own, since a row may lack them.
 #: A step stands where its record says that it began: the clock of its row may be a moment ahead of that of the other records.
+#: `begun` is kept small, so that no plan compares every record of a long journal with every other.
 ROWS: LiteralString = """
     with run as (
         select r.id as run_id, r.workflow_id, r.retry_count + 1 as attempt, r.created_at
@@ -53,6 +54,8 @@ ROWS: LiteralString = """
           from records o
          where o.function_name not like 'DBOS.%%' and o.child_workflow_id is null
          order by o.function_name, o.function_id desc),
+    begun as materialized (
+        select function_name, started_at_epoch_ms from recorded where function_name = any (%(steps)s)),
     seen as (
         select right(h.key, -3) as gate_key, h.function_id from dbos.workflow_events_history h
          where h.workflow_uuid = (select workflow_id from run) and h.key like 'ui:%%' and h.function_id > %(after)s),
@@ -108,7 +111,7 @@ ROWS: LiteralString = """
                        from records x where x.child_workflow_id is not null group by 1) o on o.child_workflow_id = c.workflow_uuid)
     select rows.*, count(*) over () as total
       from rows
-      left join recorded began on rows.kind = 'step' and began.function_name = rows.step_id
+      left join begun began on rows.kind = 'step' and began.function_name = rows.step_id
      where (%(kind)s::text is null or kind = %(kind)s) and (%(step_id)s::text is null or step_id = %(step_id)s)
        and coalesce(seq, 0) > %(after)s
      order by case when %(by_seq)s then coalesce(seq, 0) else coalesce(began.started_at_epoch_ms, started_at_ms) end,

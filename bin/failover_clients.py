@@ -31,6 +31,9 @@ class Told:
     replies: set[str] = field(default_factory=set[str])
     steps: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
 
+    def copy(self) -> "Told":
+        return Told(set(self.runs), set(self.replies), set(self.steps))
+
     def missing(self, conn: psycopg.Connection[Any]) -> "Told":
         """What of this the database does not have."""
         return Told(

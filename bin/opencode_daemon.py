@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from steps.canonical import sha256_json
 from steps.opencode_server.client import Server
 from steps.opencode_server.faults import Faulty
 from steps.opencode_server.live import LiveOpenCode
@@ -69,11 +70,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The process that was started. began: its start by the kernel's clock, which tells it from a later one of the same number."""
+    """The process that was started. began: its start by the kernel's clock, which tells it from a later one of the same number.
+    settings: a hash of its configuration.
+    """
 
     pid: int
     began: str
     port: int
+    settings: str
 
 
 def up(wanted: Wanted) -> tuple[Running, bool]:
@@ -91,12 +95,13 @@ def up(wanted: Wanted) -> tuple[Running, bool]:
 
 
 def _require_same(wanted: Wanted, there: Running) -> None:
-    try:
-        same = json.loads((wanted.folder / "config.json").read_bytes()) == configuration(wanted)
-    except (OSError, ValueError):
-        same = False
-    if not same or wanted.port not in (0, there.port):
+    if there.settings != _hash_of_settings(wanted) or wanted.port not in (0, there.port):
         raise CannotRunOpenCode(f"the OpenCode server on port {there.port} runs with other settings; stop it first")
+
+
+def _hash_of_settings(wanted: Wanted) -> str:
+    """The file itself is no measure: the server adds to it."""
+    return sha256_json({"configuration": configuration(wanted), "cors": wanted.cors})
 
 
 def stop(folder: Path) -> bool:
@@ -165,21 +170,28 @@ def install(folder: Path, version: str = VERSION) -> Path:
             f"{' and '.join(missing)} cannot be found; OpenCode is installed by npm, which comes with Node.js"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix="installing-", dir=folder))
+    turn = folder / "installing"
+    turn.touch()
+    with _taking_turns(turn):
+        if not program.exists():
+            _install(folder, home, program, f"{package}@{version}")
+    return program
+
+
+def _install(folder: Path, home: Path, program: Path, package: str) -> None:
+    draft = Path(tempfile.mkdtemp(prefix="draft-", dir=folder))
+    options = ["--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--loglevel=error"]
+    command = ["npm", "install", "--prefix", str(draft), *options, package]
     try:
-        options = ["--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--loglevel=error"]
-        command = ["npm", "install", "--prefix", str(draft), *options, f"{package}@{version}"]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=INSTALL_S, check=False)
         if done.returncode or not (draft / program.relative_to(home)).exists():
-            said = [line for line in (done.stderr or done.stdout).splitlines() if "error" in line.lower()] or ["no reason given"]
-            raise CannotRunOpenCode(f"npm could not install {package}@{version}: {said[0].strip()}")
-        with suppress(OSError):  # somebody else was faster
-            draft.rename(home)
+            lines = [line.removeprefix("npm error ").strip() for line in done.stderr.splitlines() if "error" in line.lower()]
+            raise CannotRunOpenCode(f"npm could not install {package}: {'; '.join(lines[:2]) or 'no reason given'}")
+        draft.rename(home)
     except subprocess.TimeoutExpired:
-        raise CannotRunOpenCode(f"npm did not install {package}@{version} in {INSTALL_S:.0f} s") from None
+        raise CannotRunOpenCode(f"npm did not install {package} in {INSTALL_S:.0f} s") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return program
 
 
 def package_name() -> str:
@@ -266,7 +278,7 @@ def _start(wanted: Wanted, program: Path) -> Running:
             start_new_session=True,
         )
     _CHILDREN[process.pid] = process
-    there = Running(process.pid, _began(process.pid) or "", port)
+    there = Running(process.pid, _began(process.pid) or "", port, _hash_of_settings(wanted))
     (wanted.folder / "daemon.json").write_text(json.dumps(asdict(there)))
     try:
         check(wanted.folder, port)
@@ -353,8 +365,8 @@ def _write_private(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _taking_turns(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _taking_turns(what: Path) -> Iterator[None]:
+    descriptor = os.open(what, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

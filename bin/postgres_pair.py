@@ -98,6 +98,10 @@ class Node:
         else:
             standby.touch()
 
+    def promote(self) -> None:
+        """Returns when it may be written to."""
+        self._run("pg_ctl", "promote", "-s", "-w", "-t", "60", "-D", self._server.data)
+
     def start(self) -> None:
         for leftover in (self._server.data / "postmaster.pid", self._server.socket_dir / ".s.PGSQL.5432.lock"):
             leftover.unlink(missing_ok=True)
@@ -136,6 +140,11 @@ class Node:
             except subprocess.TimeoutExpired:
                 self.kill()
             self._process = None
+
+    def remove(self) -> None:
+        shutil.rmtree(self._server.home)
+        if self._server.socket_dir != self._server.home:
+            shutil.rmtree(self._server.socket_dir)
 
     def _answers(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
@@ -191,8 +200,7 @@ class Pair:
 
     def promote(self) -> None:
         """The standby becomes the primary; returns when it may be written to."""
-        with self.standby.connect() as conn:
-            conn.execute("select pg_promote(true, 60)")
+        self.standby.promote()
         self.primary, self.standby = self.standby, self.primary
 
     def rebuild(self) -> str:
@@ -209,6 +217,11 @@ class Pair:
     def close(self) -> None:
         self.primary.stop()
         self.standby.stop()
+
+    def remove(self) -> None:
+        """Take away the files of both, which must not run any more."""
+        self.primary.remove()
+        self.standby.remove()
 
     def _join(self) -> None:
         self.standby.configure(self.primary)

@@ -222,17 +222,25 @@ SCENARIOS = (
         id="S14",
         name="Live integrations, smoke",
         checks=(
-            "tests/steps/test_agent.py::test_a_live_agent_that_is_not_there_says_so",
+            "tests/opencode/test_guards.py::test_without_a_server_a_strict_worker_has_no_answer_and_another_says_that_it_made_one_up",
+            "tests/opencode/test_real_server.py::test_the_plan_agent_gives_a_plan",
+            "tests/opencode/test_real_server.py::test_the_build_agent_gives_a_build",
+            "tests/opencode/test_commands.py::test_a_smoke_that_cannot_run_says_why_and_fails_only_if_strict",
             "tests/steps/test_agent.py::test_what_was_recorded_is_what_a_replay_answers",
             "tests/steps/test_agent.py::test_an_answer_must_fit_its_schema",
             "tests/steps/test_sandbox_mock.py::test_settings_choose_the_sandbox",
             "tests/steps/test_sandbox_mock.py::test_a_command_succeeds_and_says_so",
+            "tests/sandbox/test_live_smoke.py::test_what_is_missing_is_told_and_fails_only_when_strict",
+            "tests/sandbox/test_live_smoke.py::test_the_local_sandbox_really_runs_it",
+            "tests/sandbox/test_live_smoke.py::test_the_e2b_service_runs_it_and_nothing_is_left_there",
+            "tests/live/test_live_run.py::test_a_run_with_nothing_pretended_but_the_model",
             "tests/platform/test_commands.py::test_a_sandbox_that_cannot_be_had_stops_the_worker_with_one_line",
             "tests/steps/test_signoff.py::test_what_may_be_claimed_depends_on_the_posture",
             "tests/platform/test_lanes.py::test_a_live_smoke_that_cannot_run_is_skipped_with_its_reason_unless_strictness_is_asked_for",
         ),
-        note="covered: recorded agents, the mock sandbox, and that nothing live is claimed without it. Not covered: a live agent and a "
-        "live sandbox, because this version has no adapters for them",
+        note="covered: recorded agents, a real OpenCode server with a stand-in for its model, local sandboxes, E2B's package with a "
+        "stand-in for its service, a run with all of it, and that nothing live is claimed without it. Not covered: a real model, the "
+        "E2B service itself, a machine on which microsandbox boots",
     ),
     Scenario(
         id="S15",

@@ -78,6 +78,7 @@ class Journal:
         self._held = held
         self._on_move = on_move
         self._history = History()
+        self._looking = asyncio.Lock()
         self._prepare = prepare
         self._prepared: dict[str, bytes] | None = None  # statements that the connection knows, by name
         self._after_commit = after_commit
@@ -223,11 +224,12 @@ class Journal:
 
     async def compare(self, conn: Connection) -> None:
         """Build on the server of this new connection only if it has what was committed. Raises psycopg.Error."""
-        found = await self._history.look(conn, [owner for owner in self._in_hand() if not owner.void])
-        if found.went_back:
-            self.went_back()
-        elif found.moved:
-            self._on_move(False)
+        async with self._looking:  # what two find at the same time is told once
+            found = await self._history.look(conn, [owner for owner in self._in_hand() if not owner.void])
+            if found.went_back:
+                self.went_back()
+            elif found.moved:
+                self._on_move(False)
 
     def went_back(self) -> None:
         """The database lacks something that was committed: write nothing more of any run that is in hand."""

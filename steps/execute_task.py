@@ -2,14 +2,18 @@
 record.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from engine import StepFailed, TerminalError, ride, step, step_info, workflow, write_stream
+from steps.canonical import sha256_text
+from steps.contracts.base import parse
 from steps.contracts.sandbox import RETRYABLE, SBXReq, SBXRes
 from steps.documents import compact
 from steps.ports import ports
 from steps.records import SANDBOX_RUN
+from steps.redaction import Redaction
 from steps.sandbox import Holding
 from steps.sandbox_inputs import by_hash, inputs_of
 
@@ -115,7 +119,10 @@ async def run_in_sandbox(task: Task) -> TaskDone:
     files = await inputs_of(task.run_id)
     request = task.request.model_copy(update={"filesIn": files})
     telling = Telling()
-    result = await sandbox.run(request, attempt=info.attempt, key=key, on_output=telling)
+    # With values to hide the output is told at the end: a piece of it may hold half of one.
+    result = await sandbox.run(request, attempt=info.attempt, key=key, on_output=None if request.env else telling)
+    if request.env:
+        result = without(request.env.values(), result)
     row = {
         "run_id": task.run_id,
         "step_id": STEP,
@@ -141,6 +148,15 @@ async def release_sandbox(key: str) -> None:
     sandbox = ports().sandbox
     if isinstance(sandbox, Holding):
         await sandbox.release(key)
+
+
+def without(secrets: Iterable[str], result: SBXRes) -> SBXRes:
+    """The result with these values hidden wherever the command printed or wrote them."""
+    told = Redaction(secrets).document(compact(result))
+    for file in told["filesOut"]:
+        if file.get("inline") is not None:
+            file["sha256"] = sha256_text(file["inline"])
+    return parse(SBXRes, told)
 
 
 def shown(request: SBXReq) -> SBXReq:

@@ -250,7 +250,7 @@ def _of_artifact(run: Run, artifact: Artifact) -> ProofCard:
         artifact.task_key,
         artifact.idx,
         artifact.attempt,
-        claim=f"{artifact.step_id} left a {artifact.kind}",
+        claim=f"{artifact.step_id} left an artifact of kind {artifact.kind}",
         evidence=f"sha256={artifact.sha256}",
         at_ms=artifact.at_ms,
         source="artifact",

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, TypeVar, cast
 
+import orjson
+
 HIDDEN = "[redacted]"
 #: Shorter values would be found in ordinary words.
 SHORTEST = 6
@@ -19,7 +21,27 @@ LOOKS_SECRET = re.compile(
     r"|\bAIza[A-Za-z0-9_-]{30,}"
     r"|\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"
     r"|(?<=://)[^\s/:@]{1,200}:[^\s/@]{1,200}(?=@)"
-    r"|(?i:(?<=bearer )|(?<=basic ))[A-Za-z0-9._~+/-]{16,}=*"
+    r"|(?:(?<=[Bb]earer )|(?<=BEARER )|(?<=[Bb]asic )|(?<=BASIC ))[A-Za-z0-9._~+/-]{16,}=*"
+)
+
+#: Every text that the pattern finds holds one of these, and few others do: looking for them is much quicker.
+MARKS = (
+    "-----BEGIN ",
+    "sk-",
+    "pk-",
+    "rk-",
+    "gh",
+    "e2b_",
+    "AKIA",
+    "ASIA",
+    "xox",
+    "AIza",
+    "eyJ",
+    "://",
+    "earer ",
+    "EARER ",
+    "asic ",
+    "ASIC ",
 )
 
 Document = TypeVar("Document")
@@ -31,6 +53,7 @@ class Redaction:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = sorted({secret for secret in secrets if len(secret) >= SHORTEST}, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
+        self._marks = (*MARKS, *(orjson.dumps(secret)[1:-1].decode() for secret in known))
 
     def text(self, text: str) -> str:
         if self._known is not None:
@@ -38,7 +61,13 @@ class Redaction:
         return LOOKS_SECRET.sub(HIDDEN, text)
 
     def document(self, document: Document) -> Document:
-        """The same document, keys included, with each secret hidden."""
+        """The same JSON document, keys included, with each secret hidden."""
+        try:
+            written = orjson.dumps(document).decode()
+        except TypeError:  # a number of more than 64 bits
+            written = None
+        if written is not None and not any(mark in written for mark in self._marks):
+            return document
         return cast(Document, self._hidden(document))
 
     def _hidden(self, value: Any) -> Any:

@@ -39,6 +39,9 @@ SHEET = "css/console.css"
 MAIN = "js/main.js"
 #: A static import or re-export, as the modules and the libraries write them.
 IMPORT = re.compile(r'(?:\bfrom|^import)\s*"(\.[^"]+)"', re.MULTILINE)
+#: Comments that have their lines to themselves, and indentation. What looks like that in a template means nothing there either.
+COMMENT = re.compile(r"^[ \t]*(?:/\*\*.*?\*/[ \t]*|//[^\n]*)\n?", re.MULTILINE | re.DOTALL)
+INDENTATION = re.compile(r"\n\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +76,18 @@ def imports_of(path: str, content: bytes) -> list[str]:
     return [posixpath.normpath(posixpath.join(folder, name)) for name in IMPORT.findall(content.decode())]
 
 
+def served(name: str, content: bytes) -> bytes:
+    """The file as browsers get it: our own modules without comments and indentation, everything else as it is."""
+    if not (name.startswith("js/") and name.endswith(".js")):
+        return content
+    return INDENTATION.sub("\n", COMMENT.sub("", content.decode())).encode()
+
+
 @functools.cache
 def assets() -> Assets:
     """What this process serves, read once."""
     paths = sorted(path for path in FOLDER.rglob("*") if path.suffix in TYPES)
-    contents = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in paths}
+    contents = {name: served(name, path.read_bytes()) for path in paths if (name := path.relative_to(FOLDER).as_posix())}
     contents[SHEET] = b"".join(contents.pop(f"css/{sheet}.css") for sheet in SHEETS)
     digest = hashlib.sha256()
     for name, content in contents.items():

@@ -49,7 +49,7 @@ NAV = (
     ("signoff", "Sign-off"),
 )
 MODULE_OF = {"hitl-inbox": "inbox"}
-#: How a run's state is drawn: its tone and its word, as js/ui/status.js has them.
+#: How a run's state is drawn: its tone and its word, as js/ui/parts.js has them.
 STATES: Mapping[str, tuple[str, str]] = {
     "ENQUEUED": ("mute", "Queued"),
     "PENDING": ("run", "Running"),

@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from bin.browser import ARGUMENTS, MISSING, find_chromium
 from bin.own_server import own_server
+from bin.pictures import shrunk
 from bin.rehearsal import rehearsing
 from bin.settings import ROOT, Settings
 from bin.showcase import addresses, fill
@@ -60,16 +61,17 @@ def take(chromium: str, base: str, views: Mapping[str, str], folder: Path) -> No
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
+        helper = browser.new_page()
         for theme in THEMES:
             for name, path in views.items():
-                picture(browser, base + path, folder / f"{name}-{theme}.png", theme, SIZE)
+                picture(browser, helper, base + path, folder / f"{name}-{theme}.png", theme, SIZE)
         for name in ("run-gate", "hitl-inbox"):
             if name in views:
-                picture(browser, base + views[name], folder / f"{name}-phone.png", "light", PHONE)
+                picture(browser, helper, base + views[name], folder / f"{name}-phone.png", "light", PHONE)
         browser.close()
 
 
-def picture(browser: Browser, url: str, file: Path, theme: Literal["light", "dark"], size: tuple[int, int]) -> None:
+def picture(browser: Browser, helper: Page, url: str, file: Path, theme: Literal["light", "dark"], size: tuple[int, int]) -> None:
     """What there is to see once nothing moves any more."""
     page = browser.new_page(
         viewport={"width": size[0], "height": size[1]},
@@ -80,7 +82,7 @@ def picture(browser: Browser, url: str, file: Path, theme: Literal["light", "dar
     )
     page.goto(url)
     at_rest(page)
-    page.screenshot(path=file)
+    file.write_bytes(shrunk(helper, page.screenshot()))
     print(f"{file.name}  {file.stat().st_size / 1024:.0f} KB", flush=True)
     page.close()
 

@@ -33,7 +33,7 @@ import psycopg
 from bin.children import stopping_on_term
 from bin.commands.migrate import prepare
 from bin.database import connect
-from bin.failover_clients import STARTERS, Clients, Told
+from bin.failover_clients import STARTERS, Clients
 from bin.postgres_pair import Pair, running_pair
 from bin.postgres_programs import CannotRunPostgres
 from bin.progress import Bar
@@ -90,13 +90,12 @@ class Drill:
         under_way = self.stage.value(UNDER_WAY)
         killed = time.monotonic()
         self.pair.kill_primary()
-        told = Told(set(self.clients.told.runs), set(self.clients.told.replies), set(self.clients.told.steps))
         self.pair.promote()
         promoted = time.monotonic()
         accepts = self.until(lambda: self.clients.accepts_again(promoted), "a start to be accepted")
         moves = self.until(lambda: self.clients.moves_again(promoted), "a run to move")
         with connect(self.pair.dsn, autocommit=True) as conn:
-            lost = told.missing(conn)
+            lost = self.clients.told.copy().missing(conn)
         self.clients.forget(lost)
         last = max((at for at in list(self.clients.accepted_at) if at <= killed), default=killed)
         rebuilding = time.monotonic()
@@ -173,7 +172,10 @@ def main(settings: Settings) -> int:
             running_pair(folder, settings.pg_bindir, synchronous=not asked.asynchronous, settings={"fsync": "on"}) as pair,
         ):
             prepare(pair.dsn, only_default_recipe=True)
-            return drill(pair, folder, asked)
+            code = drill(pair, folder, asked)
+        if code == 0:
+            pair.remove()  # after a failure there is something to look at
+        return code
     except (SoakFailed, ServiceFailed, CannotRunPostgres, httpx.HTTPError, psycopg.Error) as error:
         complain(f"failoverdemo could not go on: {error}; see {folder}")
         return FAILED

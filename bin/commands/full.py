@@ -1,4 +1,5 @@
-"""bin/full: what must hold before a release: bin/check, slow tests, all scenarios, the benchmarks once through, the live smokes.
+"""bin/full: what must hold before a release: bin/check, slow tests, the engine behind PgBouncer, failovers, all scenarios, the benchmarks
+once through, the live smokes.
 
     bin/full [--ci] [--soaks] [--list]
 

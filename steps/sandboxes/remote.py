@@ -32,6 +32,7 @@ POLL_S = (0.1, 2.0)
 AWAY_S = 30.0
 KILL_S = 15.0
 AGAIN_S = 0.5
+MAX_HELD = 1000
 REAP_EVERY_S = 600.0
 
 Tell = Callable[[Literal["stdout", "stderr"], str], None]
@@ -162,9 +163,15 @@ class RemoteSandbox:
         except BaseException:
             await self._kept_alive(self._end(machine))
             raise
-        self._held[name_of(key)] = machine
+        self._hold(name_of(key), machine)
         outcome = guest.outcome_of(finished, request)
         return answer(request, self.provider, machine.ref, outcome, finished.stdout, finished.stderr, finished.left, {})
+
+    def _hold(self, name: str, machine: Machine) -> None:
+        """Remembers it, so that it need not be looked for when it is released. Another worker may do that."""
+        self._held[name] = machine
+        while len(self._held) > MAX_HELD:
+            self._held.pop(next(iter(self._held)))
 
     async def _machine(self, request: SBXReq, key: str) -> Machine:
         """The key's machine. One that is made while this is cancelled ends as soon as it is there."""

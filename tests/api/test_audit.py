@@ -68,11 +68,11 @@ async def test_states_are_counted_each_by_itself(client: httpx.AsyncClient, rows
             await made(rows, f"{state}-{copy}", state, queue="sbxQ" if copy else "controlQ")
 
     async def counted(query: str = "") -> dict[str, int]:
-        return {row["status"]: row["workflowCount"] for row in (await client.get(f"/api/ops/wf-counts{query}")).json()}
+        return {row["status"]: row["workflowCount"] for row in (await client.get(f"/api/ops/counts{query}")).json()}
 
     assert await counted() == {state: number for number, state in enumerate(STATES)}
     assert await counted("?queueName=controlQ") == {state: min(number, 1) for number, state in enumerate(STATES)}
-    assert (await client.get("/api/ops/wf-counts?status=ERROR")).status_code == 400
+    assert (await client.get("/api/ops/counts?status=ERROR")).status_code == 400
 
 
 # What may be done ----------------------------------------------------------------------------------------------------------

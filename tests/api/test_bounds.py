@@ -18,7 +18,16 @@ LIVE: LiteralString = """
     select status || n, status, 'Chore', 'Chore', 'controlQ', case when mod(n, 2) = 0 then 'w' end, n, n
       from unnest(array['ENQUEUED', 'PENDING']) as status, generate_series(1, 10) n
 """
-ANY: dict[str, Any] = {"status": None, "name": None, "queue": None, "limit": 20}
+NO_FILTER: dict[str, Any] = {
+    "name": None,
+    "queue": None,
+    "id": None,
+    "after": None,
+    "before": None,
+    "last_at": None,
+    "last_id": None,
+}
+ANY: dict[str, Any] = NO_FILTER | {"status": None, "limit": 20}
 
 
 @pytest.mark.parametrize(
@@ -28,6 +37,7 @@ ANY: dict[str, Any] = {"status": None, "name": None, "queue": None, "limit": 20}
         (workflows.NEWEST, ANY | {"status": "PENDING", "name": "Chore"}),
         (workflows.NEWEST, ANY | {"status": "ENQUEUED"}),
         (workflows.NEWEST, ANY | {"status": "ERROR"}),
+        (workflows.NEWEST, ANY | {"last_at": 2500, "last_id": "ERROR2500"}),
         (workflows.QUEUED, ANY),
         (workflows.FAILED, ANY),
         (workflows.QUEUE_DEPTH, ANY),
@@ -35,7 +45,7 @@ ANY: dict[str, Any] = {"status": None, "name": None, "queue": None, "limit": 20}
         (throughput.PRIORITY, (1000,)),
         (queues.COUNTS, {"names": ["controlQ", "intentQ"], "queued": 1000}),
     ],
-    ids=["list", "pending", "enqueued", "error", "queued", "failed", "depth", "fairness", "priority", "queues"],
+    ids=["list", "pending", "enqueued", "error", "page", "queued", "failed", "depth", "fairness", "priority", "queues"],
 )
 async def test_a_look_at_what_is_live_does_not_read_what_has_ended(rows: Rows, query: LiteralString, given: Any) -> None:
     await rows.fetch(ENDED)

@@ -338,6 +338,26 @@ async def everything(rows: Rows) -> None:
     await add_artifact(rows, "ExecuteST", "log", {"text": "of the step"}, idx=2)
 
 
+async def test_a_sandbox_task_says_what_it_was_told_and_how_its_attempts_ended(client: httpx.AsyncClient, rows: Rows) -> None:
+    await everything(rows)
+    await rows.fetch(
+        """insert into app.sbx_runs (run_id, step_id, task_key, attempt, provider, request, err_code, metrics)
+           values (%s, 'ExecuteST', 'task-1', 1, 'mock', '{"cmd": "pytest -q"}', 'BOOT_FAIL', null),
+                  (%s, 'ExecuteST', 'task-1', 2, 'mock', '{"cmd": "pytest -q"}', 'NONE', '{"wallMs": 12.5}')""",
+        RUN_ID,
+        RUN_ID,
+    )
+    page = (await client.get(f"/api/runs/{WID}/steps?limit=100")).json()
+    told = {row["stepID"]: (row.get("title"), row.get("attempts")) for row in page["steps"]}
+    assert told["task-1"] == (
+        "pytest -q",
+        [{"attempt": 1, "errCode": "BOOT_FAIL"}, {"attempt": 2, "errCode": "NONE", "wallMs": 12.5}],
+    )
+    assert {told[other] for other in told if other != "task-1"} == {(None, None)}
+    alone = (await client.get(f"/api/runs/{WID}/steps/task-1")).json()
+    assert (alone["title"], len(alone["attempts"])) == ("pytest -q", 2)
+
+
 async def test_a_page_shows_all_that_a_run_did_in_order(client: httpx.AsyncClient, rows: Rows) -> None:
     await everything(rows)
     page = StepPage.model_validate((await client.get(f"/api/runs/{WID}/steps?limit=100")).json())

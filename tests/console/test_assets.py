@@ -106,7 +106,7 @@ def test_what_a_board_loads_is_small(board: str) -> None:
 
 
 def test_the_page_and_the_scripts_call_states_the_same() -> None:
-    text = (FOLDER / "js/ui/status.js").read_text()
+    text = (FOLDER / "js/ui/parts.js").read_text()
     for state, (tone, word) in STATES.items():
         found = re.search(rf'^  {state}: \["(\w+)", "\w+", "([^"]+)"\]', text, re.MULTILINE)
         assert found is not None, state

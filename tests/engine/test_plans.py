@@ -52,7 +52,7 @@ update dbos.workflow_status set status = 'PENDING', owner_xid = 'token', executo
 
 @pytest.fixture(scope="module")
 def filled(server: str, engine_template: str) -> Iterator[psycopg.Connection[Any]]:
-    with new_database(server, engine_template) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
+    with new_database(server, engine_template, direct=True) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(FILL)
         conn.execute(TOKENS, (HERE,))
         conn.execute(entries.PIN_PLANS, entries.FOR_THE_SESSION)

@@ -83,7 +83,7 @@ class Meter:
 
 @pytest.fixture
 def meter(server: str, engine_template: str) -> Iterator[Meter]:
-    with new_database(server, engine_template) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
+    with new_database(server, engine_template, direct=True) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
         yield Meter(conn)
 
 

@@ -277,7 +277,7 @@ OPEN: LiteralString = "select engine.starts_open(%s::int[], %s, %s)"
 
 @pytest.fixture(scope="module")
 def sql(server: str, engine_template: str) -> Iterator[psycopg.Connection[Any]]:
-    with new_database(server, engine_template) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
+    with new_database(server, engine_template, direct=True) as dsn, psycopg.connect(dsn, autocommit=True) as conn:
         yield conn
 
 

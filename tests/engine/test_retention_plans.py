@@ -36,7 +36,7 @@ STATEMENTS: dict[str, tuple[LiteralString, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module", params=["never analyzed", "analyzed"])
 def filled(server: str, engine_template: str, request: pytest.FixtureRequest) -> Iterator[psycopg.Connection[Any]]:
-    with new_database(server, engine_template) as dsn, psycopg.connect(dsn) as conn:
+    with new_database(server, engine_template, direct=True) as dsn, psycopg.connect(dsn) as conn:
         conn.execute("alter table dbos.workflow_status set (autovacuum_enabled = off)")
         conn.execute(FILL)
         if request.param == "analyzed":

@@ -82,7 +82,7 @@ async def test_code_that_blocks_the_event_loop_does_not_cost_the_lease(shop: Wor
     @step
     async def block() -> bool:
         end = time.monotonic() + 5
-        with psycopg.connect(shop.dsn, autocommit=True) as conn:
+        with psycopg.connect(shop.dsn, autocommit=True, prepare_threshold=None) as conn:
             before = lease(conn)
             while lease(conn) == before and time.monotonic() < end:  # nobody else of this process gets a turn
                 pass

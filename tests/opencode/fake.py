@@ -51,6 +51,7 @@ class FakeOpenCode:
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     silent: int = 0
     is_busy: bool = False
+    says_idle: bool = False
     asked: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     aborted: list[str] = field(default_factory=list[str])
     reverted: list[str] = field(default_factory=list[str])
@@ -81,7 +82,7 @@ class FakeOpenCode:
                     200, json={"id": id, "version": self.version, "permission": body["permission"], **self.echo}
                 )
             case "GET", ["session", "status"]:
-                busy = {id: {"type": "busy"} for id in self.sessions} if self.is_busy else {}
+                busy = {id: {"type": "busy"} for id in self.sessions} if self.is_busy and not self.says_idle else {}
                 return httpx.Response(200, json=busy)
             case "POST", ["session", id, "abort"]:
                 self.aborted.append(id)

@@ -6,6 +6,7 @@ The program comes from npm, once for a checkout (.tmp/opencode). Where it can't 
 reason.
 """
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -79,11 +80,21 @@ def stage(folder: Path, script: Script = as_asked) -> Iterator[tuple[OpenCodeSer
         )
         process, _ = opencode_daemon.up(wanted)
         fixed = replace(wanted, port=process.port)
-        opencode = OpenCodeServer(fixed, process)
-        try:
-            yield opencode, model
-        finally:
-            opencode_daemon.stop(fixed.folder)
+        with ended_with_us(fixed.folder):
+            try:
+                yield OpenCodeServer(fixed, process), model
+            finally:
+                opencode_daemon.stop(fixed.folder)
+
+
+@contextmanager
+def ended_with_us(folder: Path) -> Iterator[None]:
+    """A server outlives whoever started it. If the tests are killed, somebody else has to end it: a shell that hears us die."""
+    when_we_die = """cat; kill -9 "-$(sed 's/.*"pid": \\([0-9]*\\).*/\\1/' "$1")" """
+    command = ["sh", "-c", when_we_die, "sh", str(folder / "daemon.json")]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True):
+        yield
 
 
 def require_opencode() -> Path:

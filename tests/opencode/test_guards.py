@@ -66,7 +66,7 @@ async def test_a_server_that_may_not_be_asked_is_not_asked(wrong: dict[str, Any]
     assert fake.asked == []
 
 
-async def test_without_a_server_a_strict_worker_has_no_answer_and_a_lenient_one_says_that_it_made_one_up() -> None:
+async def test_without_a_server_a_strict_worker_has_no_answer_and_another_says_that_it_made_one_up() -> None:
     server = Server("http://fake", transport=httpx.MockTransport(lambda _: httpx.Response(503)))
     with pytest.raises(AgentFailed, match="oc_live_unavailable:CompileST:"):
         await LiveOpenCode(server, QUICK, strict=True).ask(plan_question("run_1"))
@@ -134,7 +134,7 @@ async def test_a_tool_is_stopped_while_it_is_being_called() -> None:
 async def test_a_stall_is_reverted_and_asked_again_once_with_less_to_do() -> None:
     fake = FakeOpenCode(silent=1)
     question = plan_question("run_1")
-    reply = await LiveOpenCode(fake.server, replace(QUICK, silence_s=0.2)).ask(question)
+    reply = await LiveOpenCode(fake.server, replace(QUICK, silence_s=1.0)).ask(question)
     assert reply.document()["responses"] == ["oc_stall", "answered"]
     first, second = (asked["parts"][0]["text"] for asked in fake.asked)
     assert first == question.prompt
@@ -231,3 +231,15 @@ async def test_who_is_cancelled_twice_does_not_forget_either() -> None:
     async with asyncio.timeout(20):
         while fake.is_busy:
             await asyncio.sleep(0.01)
+
+
+async def test_a_question_that_is_just_arriving_is_aborted_although_the_server_says_that_it_is_idle() -> None:
+    fake = FakeOpenCode(silent=9, says_idle=True)
+    asking = asyncio.create_task(LiveOpenCode(fake.server, QUICK).ask(plan_question("run_1")))
+    async with asyncio.timeout(20):
+        while not fake.asked:
+            await asyncio.sleep(0.01)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert len(fake.aborted) == 1

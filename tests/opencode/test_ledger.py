@@ -189,6 +189,16 @@ def test_what_does_not_is_left_alone(value: Any) -> None:
     assert Redaction(["abc"]).document({"abc": value}) == {"abc": value}
 
 
+def test_a_known_secret_is_found_however_it_has_to_be_written_in_json() -> None:
+    hide = Redaction(['quo"te\\slash', "ünïcode-word"])
+    assert hide.document({"a": 'x quo"te\\slash y', "b": ["ünïcode-word"], "c": 2**70}) == {
+        "a": "x [redacted] y",
+        "b": ["[redacted]"],
+        "c": 2**70,
+    }
+    assert hide.document({"a": 'x quo"te\\slash y'}) == {"a": "x [redacted] y"}
+
+
 async def asked(fake: FakeOpenCode, times: int) -> None:
     async with asyncio.timeout(20):
         while len(fake.asked) < times:

@@ -218,7 +218,8 @@ def test_the_lanes_fan_out() -> None:
 
     assert parts("quick") == ["lint", "format", "types", "deps", "fast tests", "policy"]
     assert parts("check") == ["quick", "tests", "durability drills", "crashdemo", "otlp smoke", "ops views"]
-    release = ["check", "slow tests", "scenarios", "bench", "oc live smoke", "sbx live smoke"]
+    availability = ["engine behind a pooler", "failovers", "failovers async"]
+    release = ["check", "slow tests", *availability, "scenarios", "bench", "oc live smoke", "sbx live smoke"]
     assert parts("full") == release
     assert parts("check", "--ci")[-1] == "load smoke"
     assert parts("full", "--ci") == [*release, "load ramp"]

@@ -20,9 +20,11 @@ from steps.sandboxes import guest, remote
 from steps.sandboxes.conformance import new_mark, processes_with, request
 from steps.sandboxes.e2b import E2B, trouble
 from steps.sandboxes.guest import unpacked
+from steps.sandboxes.orphans import over
 from steps.sandboxes.remote import RemoteSandbox, name_of
 from steps.sandboxes.trouble import Trouble
 from tests.sandbox.e2b_service import E2BService, e2b_service
+from tests.steps.product import product
 
 WAIT_S = 15.0
 UNIQUE = "cat /proc/sys/kernel/random/uuid"
@@ -233,6 +235,14 @@ async def test_a_command_whose_end_was_recorded_is_not_run_again(service: E2BSer
     assert service.running() == []
 
 
+async def test_two_workers_that_meet_begin_a_command_once(service: E2BService) -> None:
+    asked = request(f"echo once >> ran.md; {UNIQUE}; sleep 0.3; cat ran.md")
+    first, second = await asyncio.gather(*(service.sandbox().run(asked, attempt=1, key="met") for _ in range(2)))
+    assert first.stdout == second.stdout
+    assert first.stdout.splitlines()[1:] == ["once"]
+    assert len(service.running()) == 1
+
+
 def running_in(mark: str) -> list[int]:
     return [pid for pid in processes_with(mark) if b"lonely_worker" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
@@ -240,7 +250,7 @@ def running_in(mark: str) -> list[int]:
 async def test_orphans_are_found_by_whose_they_are_and_ended(service: E2BService) -> None:
     asked: list[list[str]] = []
 
-    async def over(keys: Sequence[str]) -> set[str]:
+    async def some(keys: Sequence[str]) -> set[str]:
         asked.append(sorted(keys))
         return {key for key in keys if "over" in key}
 
@@ -248,9 +258,20 @@ async def test_orphans_are_found_by_whose_they_are_and_ended(service: E2BService
         assert (await service.sandbox().run(request("true"), attempt=1, key=key)).errCode == "NONE"
     stranger = RemoteSandbox(service.machines(env="another"))
     await stranger.run(request("true"), attempt=1, key="over for them:1:1")
-    assert await service.sandbox(over=over).reap() == 1
+    assert await service.sandbox(over=some).reap() == 1
     assert asked == [["goes on:1:1", "over:1:1"]]
     assert sorted(one["metadata"]["key"] for one in service.running()) == ["goes on:1:1", "over for them:1:1"]
+
+
+async def test_a_task_is_over_when_its_workflow_is(database: str, tmp_path: Path) -> None:
+    statuses = {"done": "SUCCESS", "failed": "ERROR", "stopped": "CANCELLED", "at work": "PENDING", "a:b": "SUCCESS"}
+    async with product(database, tmp_path) as it:
+        async with it.engine.transaction() as conn:
+            for id, status in statuses.items():
+                await conn.execute("insert into dbos.workflow_status (workflow_uuid, status) values (%s, %s)", (id, status))
+        keys = ["done:1:1", "failed:1:3", "stopped:2:1", "at work:1:1", "a:b:1:1", "a:1:1", "unknown:1:1", "no key"]
+        assert await over(keys) == {"done:1:1", "failed:1:3", "stopped:2:1", "a:b:1:1"}
+        assert await over([]) == set()
 
 
 async def test_a_sandbox_that_nobody_comes_back_for_ends_by_itself(service: E2BService, monkeypatch: pytest.MonkeyPatch) -> None:

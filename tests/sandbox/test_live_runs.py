@@ -191,7 +191,11 @@ async def test_killed_workers_leave_nothing_behind_and_run_nothing_twice_that_ha
     assert [slot for slot in slots for place in places if (place / group_of(slot)).exists()] == []
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
+#: Fifty in all.
+MANY = [pytest.param(10, id=f"10, part {part} of 5", marks=pytest.mark.slow) for part in range(1, 6)]
+
+
+@pytest.mark.parametrize("kills", [2, *MANY])
 async def test_killed_workers_leave_no_sandbox_at_a_service_and_run_nothing_twice(
     database: str, tmp_path: Path, kills: int
 ) -> None:

@@ -27,31 +27,27 @@ async def call(page: Page, path: str, function: str, *given: Any) -> Any:
     return await page.evaluate(script, [await module(page, path), function, list(given)])
 
 
-@pytest.mark.parametrize(
-    ("text", "query", "problems"),
-    [
-        ("", {}, []),
-        ("status:error queue:intentQ", {"status": "ERROR", "queueName": "intentQ"}, []),
-        ("ih_4f2a name:RunIntent", {"id": "ih_4f2a", "name": "RunIntent"}, []),
-        ('name:"two words"', {"name": "two words"}, []),
-        ("promote:routes@v1:1", {"id": "promote:routes@v1:1"}, []),
-        ("after:2h before:30m", {"after": str(NOON - 2 * HOUR), "before": str(NOON - HOUR // 2)}, []),
-        ("after:2025-11-21", {"after": "1763683200000"}, []),
-        (
-            "status:BROKEN after:soon",
-            {},
-            ["no workflow has the status BROKEN", "after:soon is no time; write 2h, 3d or 2026-11-21"],
-        ),
-    ],
-)
-async def test_a_filter_becomes_a_query(page: Page, text: str, query: dict[str, str], problems: list[str]) -> None:
-    assert await call(page, "ops/filter.js", "queryOf", text, NOON) == {"query": query, "problems": problems}
+FILTERS: list[tuple[str, dict[str, str], list[str]]] = [
+    ("", {}, []),
+    ("status:error queue:intentQ", {"status": "ERROR", "queueName": "intentQ"}, []),
+    ("ih_4f2a name:RunIntent", {"id": "ih_4f2a", "name": "RunIntent"}, []),
+    ('name:"two words"', {"name": "two words"}, []),
+    ("promote:routes@v1:1", {"id": "promote:routes@v1:1"}, []),
+    ("after:2h before:30m", {"after": str(NOON - 2 * HOUR), "before": str(NOON - HOUR // 2)}, []),
+    ("after:2025-11-21", {"after": "1763683200000"}, []),
+    ("status:BROKEN after:soon", {}, ["no workflow has the status BROKEN", "after:soon is no time; write 2h, 3d or 2026-11-21"]),
+]
+
+
+async def test_a_filter_becomes_a_query(page: Page) -> None:
+    for text, query, problems in FILTERS:
+        assert await call(page, "ops/find.js", "queryOf", text, NOON) == {"query": query, "problems": problems}, text
 
 
 async def test_a_filter_survives_being_taken_apart(page: Page) -> None:
     for text in ("status:ERROR ih_1", 'name:"a b" after:2h', "promote:x@v1:1"):
-        assert await call(page, "ops/filter.js", "withToken", text, "queue", None) == text
-    assert await call(page, "ops/filter.js", "withToken", "status:ERROR x", "status", "SUCCESS") == "x status:SUCCESS"
+        assert await call(page, "ops/find.js", "withToken", text, "queue", None) == text
+    assert await call(page, "ops/find.js", "withToken", "status:ERROR x", "status", "SUCCESS") == "x status:SUCCESS"
 
 
 async def test_a_diff_is_one_that_patch_applies(page: Page, tmp_path: Path) -> None:
@@ -62,7 +58,7 @@ async def test_a_diff_is_one_that_patch_applies(page: Page, tmp_path: Path) -> N
         for _ in range(chance.choice([0, 1, 4])):
             after.insert(chance.randint(0, len(after)), chance.choice("efgh"))
         old, new = ["\n".join(lines) for lines in (before, after)]
-        diff = await call(page, "recipe/lines.js", "unifiedDiff", old, new)
+        diff = await call(page, "recipe/content.js", "unifiedDiff", old, new)
         assert (diff == "") == (old == new)
         if diff:
             file = tmp_path / f"{number}.txt"
@@ -75,7 +71,7 @@ async def test_a_diff_is_one_that_patch_applies(page: Page, tmp_path: Path) -> N
 async def test_only_what_differs_between_two_versions_is_shown(page: Page) -> None:
     one = {"v": "1", "limits": {"a": 1, "b": 2}, "name": "x", "prompts": {"compile": "p"}}
     two = {"v": "2", "limits": {"b": 2, "a": 1}, "name": "y", "prompts": {"compile": "p"}}
-    parts = await call(page, "recipe/lines.js", "partsChanged", one, two)
+    parts = await call(page, "recipe/content.js", "partsChanged", one, two)
     assert [part["part"] for part in parts] == ["name"]
 
 
@@ -92,7 +88,7 @@ async def test_the_inbox_is_grouped_by_how_soon_an_answer_is_needed(page: Page) 
         row("overdue", NOON - 1),
         row("now", NOON),
     ]
-    groups = await call(page, "inbox/groups.js", "grouped", rows, NOON, NOON + 12 * HOUR)
+    groups = await call(page, "boards/inbox.js", "grouped", rows, NOON, NOON + 12 * HOUR)
     assert {group["id"]: [one["workflowID"] for one in group["rows"]] for group in groups} == {
         "overdue": ["overdue", "now"],
         "soon": ["soon-old", "soon-young"],
@@ -108,7 +104,7 @@ async def test_a_list_is_refreshed_without_moving_what_is_read(page: Page) -> No
 
     shown = [row("c", 3), row("b", 2), row("a", 1)]
     fresh = [row("d", 4), row("b", 2, "SUCCESS")]
-    now = await call(page, "ops/list.js", "refreshed", shown, fresh, False)
+    now = await call(page, "ops/find.js", "refreshed", shown, fresh, False)
     assert [(one["workflowID"], one["status"], one.get("gone", False)) for one in now["rows"]] == [
         ("c", "PENDING", True),
         ("b", "SUCCESS", False),
@@ -119,8 +115,8 @@ async def test_a_list_is_refreshed_without_moving_what_is_read(page: Page) -> No
 
 async def test_an_action_on_many_counts_whom_it_reaches(page: Page) -> None:
     rows = [{"workflowID": str(n), "status": status} for n, status in enumerate(["PENDING", "ENQUEUED", "SUCCESS", "SUCCESS"])]
-    assert await call(page, "ops/bulk.js", "preview", "cancel", rows) == {"allowed": 2, "refused": {"SUCCESS": 2}}
-    assert (await call(page, "ops/bulk.js", "preview", "fork", rows))["allowed"] == 4
+    assert await call(page, "ops/workflows.js", "preview", "cancel", rows) == {"allowed": 2, "refused": {"SUCCESS": 2}}
+    assert (await call(page, "ops/workflows.js", "preview", "fork", rows))["allowed"] == 4
 
 
 async def test_figures_add_up(page: Page) -> None:
@@ -134,10 +130,10 @@ async def test_figures_add_up(page: Page) -> None:
         {"queueName": "b", "queued": 0, "atWork": 4, "oldestQueuedAt": None},
     ]
     flow = {"at": NOON, "rate": rate, "queues": queues}
-    whole = await call(page, "throughput/sums.js", "headline", flow)
+    whole = await call(page, "boards/throughput.js", "headline", flow)
     assert (whole["queued"], whole["atWork"], whole["oldest"], whole["ended"], whole["failed"]) == (2, 5, 7, 10, 1)
     assert whole["perMinute"] == 1
-    assert (await call(page, "throughput/sums.js", "headline", flow, "b"))["oldest"] is None
+    assert (await call(page, "boards/throughput.js", "headline", flow, "b"))["oldest"] is None
     assert [await call(page, "ui/chart.js", "niceMax", n) for n in (0, 1, 3, 50, 51, 4200)] == [1, 1, 5, 50, 100, 5000]
 
 
@@ -162,24 +158,24 @@ async def test_a_start_says_what_is_missing_before_it_is_sent(page: Page) -> Non
     assert json.loads(said.stdout) == found["body"]
 
 
-@pytest.mark.parametrize(
-    ("ref", "leads"),
-    [
-        ("proof-ih_ab12-workflow", {"to": {"board": "run", "wid": "ih_ab12", "tab": "proof", "q": "proof-ih_ab12-workflow"}}),
-        ("run:ih_ab12cd34", {"to": {"board": "run", "wid": "ih_ab12cd34", "tab": "proof"}}),
-        ("/api/ops/flow", {"path": "/api/ops/flow"}),
-        ("https://ci.example/1", {"url": "https://ci.example/1"}),
-        ("javascript:alert(1)", {}),
-        ("file:lanes/pf-quick.log", {}),
-    ],
-)
-async def test_evidence_leads_where_it_can_be_seen(page: Page, ref: str, leads: dict[str, Any]) -> None:
-    assert await call(page, "signoff/judge.js", "leadOf", ref) == {"text": ref} | leads
+LEADS: list[tuple[str, dict[str, Any]]] = [
+    ("proof-ih_ab12-workflow", {"to": {"board": "run", "wid": "ih_ab12", "tab": "proof", "q": "proof-ih_ab12-workflow"}}),
+    ("run:ih_ab12cd34", {"to": {"board": "run", "wid": "ih_ab12cd34", "tab": "proof"}}),
+    ("/api/ops/flow", {"path": "/api/ops/flow"}),
+    ("https://ci.example/1", {"url": "https://ci.example/1"}),
+    ("javascript:alert(1)", {}),
+    ("file:lanes/pf-quick.log", {}),
+]
+
+
+async def test_evidence_leads_where_it_can_be_seen(page: Page) -> None:
+    for ref, lead in LEADS:
+        assert await call(page, "boards/signoff.js", "leadOf", ref) == {"text": ref} | lead
 
 
 async def test_reasons_are_said_in_words_with_the_runs_that_they_name(page: Page) -> None:
     tile = {"reason": "failing_runs_24h=2 (ih_a:failed, ih_b:retries_exceeded); commit_mismatch; by hand"}
-    assert await call(page, "signoff/judge.js", "reasonsOf", tile) == [
+    assert await call(page, "boards/signoff.js", "reasonsOf", tile) == [
         {
             "code": "failing_runs_24h=2 (ih_a:failed, ih_b:retries_exceeded)",
             "words": "2 runs failed in 24 hours",
@@ -188,8 +184,8 @@ async def test_reasons_are_said_in_words_with_the_runs_that_they_name(page: Page
         {"code": "commit_mismatch", "words": "it is about another commit", "samples": []},
         {"code": "by hand", "words": None, "samples": []},
     ]
-    assert await call(page, "signoff/judge.js", "isStale", tile)
-    assert not await call(page, "signoff/judge.js", "isStale", {"reason": "missing signoff results"})
+    assert await call(page, "boards/signoff.js", "isStale", tile)
+    assert not await call(page, "boards/signoff.js", "isStale", {"reason": "missing signoff results"})
 
 
 async def test_a_turn_of_the_flywheel_shows_how_far_it_is(page: Page) -> None:
@@ -204,7 +200,7 @@ async def test_a_turn_of_the_flywheel_shows_how_far_it_is(page: Page) -> None:
     }
 
     async def states(**more: Any) -> list[str]:
-        return [one["state"] for one in await call(page, "recipe/flywheel.js", "linksOf", turn | more)]
+        return [one["state"] for one in await call(page, "boards/recipe.js", "linksOf", turn | more)]
 
     assert await states() == ["ERROR", "PENDING", "draft", "draft", "draft"]
     assert await states(postmortem="a", toV="2") == ["ERROR", "SUCCESS", "SUCCESS", "PENDING", "draft"]

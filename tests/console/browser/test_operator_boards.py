@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.async_api import Page, expect
 
 import steps
@@ -128,14 +127,15 @@ async def test_a_queue_is_paused_and_resumed_with_a_reason(visit: Visit, stage: 
     await expect(page.locator(".audit-line").nth(1)).to_contain_text("maintenance")
 
 
-@pytest.mark.parametrize("card", ["rate", "fairness", "priority", "policy", "budgets", "templates", "dedupe"])
-async def test_a_figure_shows_the_statement_that_it_comes_from(visit: Visit, stage: Stage, card: str) -> None:
+async def test_a_figure_shows_the_statement_that_it_comes_from(visit: Visit, stage: Stage) -> None:
     page = await (await visit()).open("/?board=throughput")
-    shown = page.locator(f"[data-card={card}]")
-    await shown.locator("details.source > summary").click()
-    name = "rate" if card == "rate" else card
-    assert (await shown.locator("pre").inner_text()).strip() == stage.maker.get("/api/ops/flow")["queries"][name]
-    await expect(shown).to_contain_text("read")
+    for name, query in stage.maker.get("/api/ops/flow")["queries"].items():
+        if name == "queues":
+            continue  # the figures at the top have no card
+        card = page.locator(f"[data-card={name}]")
+        await card.locator("details.source > summary").click()
+        assert (await card.locator("pre").inner_text()).strip() == query
+        await expect(card).to_contain_text("read")
 
 
 def bundle(id: str, *versions: dict[str, Any]) -> str:

@@ -69,7 +69,7 @@ async def test_an_address_says_what_it_was_made_of(page: Page) -> None:
             return given.map((one) => read(new URL(href(one), location).search));
         }
     """
-    assert await page.evaluate(script, [await module(page, "route.js"), given]) == given
+    assert await page.evaluate(script, [await module(page, "state.js"), given]) == given
 
 
 async def test_times_and_sizes_are_short_and_never_negative(page: Page) -> None:
@@ -81,7 +81,7 @@ async def test_times_and_sizes_are_short_and_never_negative(page: Page) -> None:
                 plural(1, "step"), plural(12_480, "patch", "patches")];
         }
     """
-    assert await page.evaluate(script, await module(page, "format.js")) == [
+    assert await page.evaluate(script, await module(page, "state.js")) == [
         ["0 ms", "0 ms", "840 ms", "2.7 s", "10 s", "1m 05s", "1h 00m", "1d 1h"],
         "–",
         "1m ago",

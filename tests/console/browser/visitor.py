@@ -19,7 +19,7 @@ CALM = """
         return true;
     }
 """
-GOOD_CONSOLE = ("debug", "log", "info", "startGroup", "endGroup")
+GOOD_CONSOLE = ("verbose", "debug", "log", "info", "startGroup", "endGroup")
 #: An event stream that its page closes, and what a page leaves behind when it goes elsewhere.
 CLOSED = "net::ERR_ABORTED"
 

@@ -1,9 +1,7 @@
 /** The run that is open: its header, its rows, its gates, its patches; fed by the page, by pages of rows, and by events. */
-import { signal, batch } from "./lib.js";
-import { api, path } from "./api.js";
-import { boot } from "./boot.js";
-import { conn, follow } from "./live.js";
-import { recent } from "./prefs.js";
+import { batch, signal } from "./lib.js";
+import { api, ApiError, conn, follow, path } from "./data.js";
+import { boot, recent } from "./state.js";
 
 const PAGE = 5000;
 
@@ -29,8 +27,10 @@ export class RunStore {
   /** Begin with what the page came with, or by reading; then follow. */
   async open() {
     const given = boot.run && [boot.run.header.workflowID, boot.run.header.runId].includes(this.wid) && !boot.used ? boot.run : null;
+    const missing = boot.missing === "run" && !boot.used;
     boot.used = true;
     try {
+      if (missing) throw new ApiError(404, { error: "run not found" }, "");
       if (given) this.take(given);
       else await this.snapshot();
       if (this.closed) return;

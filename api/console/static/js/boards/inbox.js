@@ -1,25 +1,53 @@
 /** The inbox: every question that waits for a person, by deadline, with its decision and the changes beside it. */
 import { html, useEffect, useMemo, useRef, useState } from "../lib.js";
-import { path } from "../api.js";
-import { useResource } from "../resource.js";
-import { patch, to } from "../route.js";
-import { useKeys } from "../keys.js";
-import { useTitle } from "../title.js";
-import { pref, utc } from "../prefs.js";
-import { recount } from "../inbox_count.js";
-import { plural, words } from "../format.js";
-import { Button } from "../ui/button.js";
-import { Copy } from "../ui/copy.js";
-import { Empty, ErrorBox, Loading } from "../ui/empty.js";
-import { Icon } from "../ui/icons.js";
-import { Dot, Tag, Count } from "../ui/status.js";
-import { Left, Time, tick } from "../ui/time.js";
+import { path, recount, useResource } from "../data.js";
+import { useKeys, useTitle } from "../frame.js";
 import { GateCard } from "../run/gate_card.js";
-import { Patches } from "../run/patch_list.js";
-import { afterDecision, endOfDay, grouped, keyOf } from "../inbox/groups.js";
+import { Patches } from "../run/patches.js";
+import { patch, plural, pref, to, utc, words } from "../state.js";
+import { Copy, Empty, ErrorBox, Loading } from "../ui/feedback.js";
+import { Button, Count, Dot, Icon, Left, Tag, tick, Time } from "../ui/parts.js";
+
+// The inbox in groups by how soon an answer is needed. Pure.
+
+const MINUTES_15 = 15 * 60_000;
+
+export const GROUPS = [["overdue", "Overdue"], ["soon", "Within 15 minutes"], ["today", "Today"], ["later", "Later"], ["never", "No deadline"]];
+
+/** When a row has to be answered, as one of the groups. `endOfDay`: in the time zone that is shown. */
+export function groupOf(row, now, endOfDay) {
+  if (row.deadline === null) return "never";
+  if (row.deadline <= now) return "overdue";
+  if (row.deadline - now < MINUTES_15) return "soon";
+  return row.deadline <= endOfDay ? "today" : "later";
+}
+
+/** The rows by deadline, then age, in their groups: [{id, label, rows}], only those that have any. */
+export function grouped(rows, now, endOfDay) {
+  const inOrder = [...rows].sort((a, b) => (a.deadline ?? Infinity) - (b.deadline ?? Infinity) || a.createdAt - b.createdAt || (a.workflowID < b.workflowID ? -1 : 1));
+  return GROUPS.map(([id, label]) => ({ id, label, rows: inOrder.filter((row) => groupOf(row, now, endOfDay) === id) })).filter((group) => group.rows.length);
+}
+
+/** The end of the day of `now`, in UTC or in the local time zone. */
+export function endOfDay(now, utc) {
+  const day = new Date(now);
+  return utc ? Date.UTC(day.getUTCFullYear(), day.getUTCMonth(), day.getUTCDate() + 1) : new Date(day.getFullYear(), day.getMonth(), day.getDate() + 1).getTime();
+}
+
+/** The key of a row in the address and in lists. */
+export const keyOf = (row) => `${row.workflowID}/${row.gateKey}`;
+
+/** Which row comes after this one is answered: the next, else the one before, else none. */
+export function afterDecision(rows, key) {
+  const at = rows.findIndex((row) => keyOf(row) === key);
+  return rows[at + 1] ?? rows[at - 1] ?? null;
+}
+
+// The inbox: every question that waits for a person, by deadline, with its decision and the changes beside it.
 
 const EVERY_MS = 3000;
 const SNOOZE_MS = 60 * 60_000;
+const SEEN_MS = 900; // long enough to see that an answer was recorded
 
 /** Rows that this person put off: {key: until}. They stay in the inbox of everybody else. */
 const snoozed = pref("inbox.snoozed", {});
@@ -36,6 +64,8 @@ export function Board({ params }) {
   const ordered = groups.flatMap((group) => group.rows);
   const chosen = all.find((row) => row.gateKey === params.gate && (!params.wid || row.workflowID === params.wid)) ?? null;
   const openKey = params.wid && params.gate ? `${params.wid}/${params.gate}` : chosen && keyOf(chosen);
+  const shownKey = useRef(openKey);
+  shownKey.current = openKey;
   const open = (row) => patch({ wid: row?.workflowID ?? null, gate: row?.gateKey ?? null, tab: null });
   useEffect(() => { if (inbox.data && !openKey && ordered.length && matchMedia("(min-width: 901px)").matches) open(ordered[0]); }, [inbox.data, openKey]);
   const move = (step) => { const at = ordered.findIndex((row) => keyOf(row) === openKey); const next = ordered[Math.max(0, Math.min(ordered.length - 1, at + step))]; if (next) open(next); };
@@ -45,7 +75,7 @@ export function Board({ params }) {
     setAnswered((old) => ({ ...old, [key]: true }));
     inbox.refresh();
     recount();
-    if (next) setTimeout(() => open(next), 900); // long enough to see that it was recorded
+    if (next) setTimeout(() => { if (shownKey.current === key) open(next); }, SEEN_MS);
   };
   const put = (row) => { const next = afterDecision(ordered, keyOf(row)); snoozed.value = { ...stillAhead(snoozed.value, now), [keyOf(row)]: now + SNOOZE_MS }; open(next); };
   return html`<div class="board inbox"><div class="board-head"><div class="board-title"><h1>Inbox</h1>${inbox.data && html`<span class="dim">${all.length ? plural(all.length, "question waits", "questions wait") : "nobody is asked"}</span>`}</div></div>

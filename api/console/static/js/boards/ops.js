@@ -1,32 +1,25 @@
 /** The ops board: workflows of any kind, what may be done to them and what was done, queues and workers. */
 import { html, useEffect, useMemo, useRef, useState } from "../lib.js";
-import { now } from "../boot.js";
-import { useResource } from "../resource.js";
-import { patch } from "../route.js";
-import { useKeys } from "../keys.js";
-import { useTitle } from "../title.js";
-import { count, plural, short } from "../format.js";
-import { Button } from "../ui/button.js";
-import { Empty, ErrorBox, Loading } from "../ui/empty.js";
-import { Icon } from "../ui/icons.js";
-import { Dot, Pill, Tag, look } from "../ui/status.js";
-import { Table } from "../ui/table.js";
-import { Tabs, TabPanel } from "../ui/tabs.js";
-import { Time } from "../ui/time.js";
-import { toast } from "../ui/toast.js";
-import { STATUSES, queryOf, tokensOf, withQuery, withToken } from "../ops/filter.js";
-import { allMatching, useWorkflows } from "../ops/list.js";
-import { Audit } from "../ops/audit.js";
-import { BulkDialog } from "../ops/bulk.js";
-import { Detail } from "../ops/detail.js";
+import { useResource } from "../data.js";
+import { boardCommands, useKeys, useTitle } from "../frame.js";
+import { Audit, BulkDialog, Detail } from "../ops/workflows.js";
+import { queryOf, STATUSES, tokensOf, withQuery, withToken, allMatching, useWorkflows, Views } from "../ops/find.js";
 import { Queues } from "../ops/queues.js";
-import { Views } from "../ops/views.js";
+import { count, go, now, patch, plural, short } from "../state.js";
+import { Empty, ErrorBox, Loading, TabPanel, Tabs, toast } from "../ui/feedback.js";
+import { Button, Dot, Icon, look, Pill, Tag, Time } from "../ui/parts.js";
+import { Table } from "../ui/table.js";
 
 const TABS = [["workflows", "Workflows"], ["queues", "Queues and workers"], ["audit", "Audit"]];
 
 export function Board({ params }) {
   useTitle("Ops");
   const tab = TABS.some(([id]) => id === params.tab) ? params.tab : "workflows";
+  useEffect(() => {
+    boardCommands.value = [...TABS.map(([id, label]) => ({ label, icon: "ops", hint: "ops", run: () => go({ board: "ops", tab: id }) })),
+      { label: "Workflows that failed today", icon: "ops", hint: "ops", run: () => go({ board: "ops", q: "status:ERROR after:24h" }) }];
+    return () => { boardCommands.value = []; };
+  }, []);
   return html`<div class="board ops"><div class="board-head"><div class="board-title"><h1>Ops</h1></div></div>
     <${Tabs} label="Ops" value=${tab} tabs=${TABS.map(([id, label]) => ({ id, label, to: { board: "ops", tab: id === "workflows" ? undefined : id, q: params.q } }))} />
     <${TabPanel} id=${tab} class="board-body">${tab === "queues" ? html`<${Queues} params=${params} />` : tab === "audit" ? html`<${Audit} />` : html`<${Workflows} params=${params} />`}</${TabPanel}></div>`;
@@ -41,7 +34,7 @@ function Workflows({ params }) {
   const { query, problems } = queryOf(q, useNow(q));
   const list = useWorkflows(query);
   const { status: _, ...others } = query;
-  const counts = useResource(withQuery("/api/ops/wf-counts", others), { every: 10_000 });
+  const counts = useResource(withQuery("/api/ops/counts", others), { every: 10_000 });
   const [selected, setSelected] = useState(() => new Map());
   const [bulk, setBulk] = useState(null);
   useEffect(() => setSelected(new Map()), [q]);
@@ -60,8 +53,8 @@ function Workflows({ params }) {
       ${list.rows && html`<${Table} caption="Workflows, the newest first" rows=${rows} rowKey=${(row) => row.workflowID} columns=${COLUMNS(open)} selected=${new Set(selected.keys())} onSelect=${select} on=${at} onRow=${(row) => open(row.workflowID)}
         empty=${html`<${Empty} icon="search" title=${q ? "No workflow matches" : "There are no workflows yet"}><p>${q ? "Take a word out of the filter, or look further back." : "Start a run, and it will be here with everything that it starts."}</p></${Empty}>`} />`}
       ${list.cursor && html`<div class="row"><${Button} busy=${list.busy} onClick=${list.loadMore}>Older ones</${Button}><span class="dim small">${plural(rows.length, "workflow")} shown</span></div>`}
-    </div>${at ? html`<${Detail} key=${at} wid=${at} onClose=${() => open(null)} onActed=${() => counts.refresh()} />` : null}</div>
-    ${bulk && html`<${BulkDialog} ...${bulk} onClose=${() => setBulk(null)} onDone=${() => { setSelected(new Map()); counts.refresh(); }} />`}</div>`;
+    </div>${at ? html`<${Detail} key=${at} wid=${at} onClose=${() => open(null)} onActed=${() => { list.reread(); counts.refresh(); }} />` : null}</div>
+    ${bulk && html`<${BulkDialog} ...${bulk} onClose=${() => setBulk(null)} onDone=${() => { setSelected(new Map()); list.reread(); counts.refresh(); }} />`}</div>`;
 }
 
 const COLUMNS = (open) => [

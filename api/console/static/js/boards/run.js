@@ -1,19 +1,14 @@
 /** The run board: one run with its five tabs, or, where the address names none, the start of one. */
 import { html, useEffect, useMemo } from "../lib.js";
-import { boot } from "../boot.js";
-import { go, TABS } from "../route.js";
-import { RunStore, isFinal } from "../store.js";
-import { useKeys } from "../keys.js";
-import { useTitle } from "../title.js";
-import { boardCommands } from "../overlays.js";
-import { Missing } from "../missing.js";
-import { Lazy } from "../ui/lazy.js";
-import { ErrorBox, Loading } from "../ui/empty.js";
-import { TabPanel, Tabs } from "../ui/tabs.js";
-import { tick } from "../ui/time.js";
-import { Timeline } from "../timeline/timeline.js";
-import { Header, commandsOf } from "../run/header.js";
+import { boardCommands, useKeys, useTitle } from "../frame.js";
+import { commandsOf, Header } from "../run/header.js";
 import { Inspector } from "../run/inspector.js";
+import { boot, go, TABS } from "../state.js";
+import { isFinal, RunStore } from "../store.js";
+import { stateOf } from "../timeline/layout.js";
+import { Timeline } from "../timeline/timeline.js";
+import { ErrorBox, Lazy, Loading, TabPanel, Tabs } from "../ui/feedback.js";
+import { tick } from "../ui/parts.js";
 
 const LABELS = { timeline: "Timeline", gate: "Gate", artifacts: "Artifacts", patches: "Patches", proof: "Proof" };
 
@@ -32,7 +27,7 @@ function RunPage({ params }) {
     boardCommands.value = commandsOf(store);
     return () => { boardCommands.value = []; };
   }, [header?.status]);
-  if (error?.status === 404 || (boot.missing === "run" && !header)) return html`<${Missing} what="run" given=${params.wid} />`;
+  if (error?.status === 404 && !header) return html`<${Lazy} load=${() => import("../asides.js")} name="NoRun" props=${{ wid: params.wid }} meanwhile=${html`<div class="board-body"><${Loading} rows=${3} /></div>`} />`;
   if (error && !header) return html`<div class="board-body"><${ErrorBox} error=${error} onRetry=${() => location.reload()} /></div>`;
   if (!header) return html`<div class="board-body"><${Loading} rows=${8} /></div>`;
   const open = store.gates.value.filter((gate) => gate.state === "PENDING" && !isFinal(header)).length;
@@ -45,10 +40,10 @@ function RunPage({ params }) {
 }
 
 const OTHERS = {
-  gate: { load: () => import("../run/gate_tab.js"), name: "GateTab" },
-  artifacts: { load: () => import("../run/artifacts.js"), name: "ArtifactsTab" },
-  patches: { load: () => import("../run/patches_tab.js"), name: "PatchesTab" },
-  proof: { load: () => import("../run/proof.js"), name: "ProofTab" },
+  gate: { load: () => import("../run/patches.js"), name: "GateTab" },
+  artifacts: { load: () => import("../run/evidence.js"), name: "ArtifactsTab" },
+  patches: { load: () => import("../run/patches.js"), name: "PatchesTab" },
+  proof: { load: () => import("../run/evidence.js"), name: "ProofTab" },
 };
 
 function Tab({ store, params }) {
@@ -59,8 +54,8 @@ function Tab({ store, params }) {
 function TimelineTab({ store, params }) {
   const rows = store.rows.value, header = store.header.value;
   const final = isFinal(header);
-  const openGate = rows.find((row) => row.kind === "gate" && row.status === "WAITING");
-  const selected = params.step ?? openGate?.stepID;
+  const urgent = rows.find((row) => row.kind === "gate" && row.status === "WAITING") ?? rows.find((row) => ["ERROR", "TIMED_OUT"].includes(stateOf(row))) ?? rows.find((row) => stateOf(row) === "RUNNING");
+  const selected = params.step === "" ? undefined : params.step ?? urgent?.stepID; // closed by hand, it stays closed
   const openInspector = () => document.getElementById("inspector")?.focus();
   return html`<div class="run-split" data-open=${selected ? "" : null}>
     <${Timeline} rows=${rows} total=${store.total.value} loaded=${store.loaded.value} params=${params} selected=${selected} final=${final}

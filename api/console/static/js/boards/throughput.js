@@ -1,17 +1,89 @@
 /** The throughput board: how work flows, who holds the queues, which limits bite, how sandboxes and load tests do. */
-import { html } from "../lib.js";
-import { useResource } from "../resource.js";
-import { patch, to } from "../route.js";
-import { useTitle } from "../title.js";
-import { count, duration, plural } from "../format.js";
-import { Bar, Columns, Numbers, everyMinute } from "../ui/chart.js";
-import { Empty, ErrorBox, Loading } from "../ui/empty.js";
-import { Pill, Tag } from "../ui/status.js";
+import { html, useRef } from "../lib.js";
+import { duration, now, relative, count, patch, plural, to } from "../state.js";
+import { Copy, Empty, ErrorBox, Loading, Seg } from "../ui/feedback.js";
+import { tick, Pill, Tag, Time } from "../ui/parts.js";
+import { useResource } from "../data.js";
+import { useTitle } from "../frame.js";
+import { Bar, Columns, everyMinute, Numbers } from "../ui/chart.js";
 import { Table } from "../ui/table.js";
-import { Seg } from "../ui/tabs.js";
-import { Time, tick } from "../ui/time.js";
-import { Card, Change } from "../throughput/card.js";
-import { byMinute, byPartition, headline, laneOf } from "../throughput/sums.js";
+
+// What the figures add up to, and the card that shows one with its source and age.
+
+// What the figures of the throughput board add up to. Pure.
+
+/** The rates of all queues, or of one, by minute: [{at, made, ok, failed}]. */
+export function byMinute(rate, queue = null) {
+  const found = new Map();
+  for (const row of rate) {
+    if (queue && row.queueName !== queue) continue;
+    const one = found.get(row.minute) ?? { at: row.minute, made: 0, ok: 0, failed: 0 };
+    found.set(row.minute, { at: row.minute, made: one.made + row.made, ok: one.ok + row.ended - row.failed, failed: one.failed + row.failed });
+  }
+  return [...found.values()].sort((a, b) => a.at - b.at);
+}
+
+/** The numbers at the top. oldest: when the workflow was queued that waits longest; null when none waits. */
+export function headline(flow, queue = null) {
+  const queues = flow.queues.filter((row) => !queue || row.queueName === queue);
+  const minutes = byMinute(flow.rate, queue);
+  const last = minutes.filter((one) => one.at > flow.at - 10 * 60_000);
+  const ended = minutes.reduce((sum, one) => sum + one.ok + one.failed, 0);
+  const failed = minutes.reduce((sum, one) => sum + one.failed, 0);
+  const ages = queues.map((row) => row.oldestQueuedAt).filter((at) => at !== null);
+  return {
+    queued: queues.reduce((sum, row) => sum + row.queued, 0), atWork: queues.reduce((sum, row) => sum + row.atWork, 0),
+    oldest: ages.length ? Math.min(...ages) : null, ended, failed,
+    perMinute: Math.round((last.reduce((sum, one) => sum + one.ok + one.failed, 0) / 10) * 10) / 10,
+    failedShare: ended ? failed / ended : null,
+  };
+}
+
+/** Partitions with what is queued and at work in each: [{queueName, partitionKey, queued, begun, oldest, weight, state}], the fullest first. */
+export function byPartition(fairness, queue = null) {
+  const found = new Map();
+  for (const row of fairness) {
+    if (queue && row.queueName !== queue) continue;
+    const key = JSON.stringify([row.queueName, row.partitionKey]);
+    const one = found.get(key) ?? { key, queueName: row.queueName, partitionKey: row.partitionKey, queued: 0, begun: 0, oldest: null, weight: row.weight ?? 1, state: row.state ?? null };
+    if (row.status === "ENQUEUED") { one.queued += row.workflowCount; one.oldest = row.oldestCreatedAt; } else one.begun += row.workflowCount;
+    found.set(key, one);
+  }
+  return [...found.values()].sort((a, b) => b.queued + b.begun - a.queued - a.begun || (a.key < b.key ? -1 : 1));
+}
+
+/** What a priority is called: the lanes have names. */
+export const laneOf = (priority) => ({ 1: "interactive", 1000: "batch" })[priority] ?? null;
+
+// A card of the board: what is measured, how much, since when it changed, where it was read and how long ago.
+
+/** How a number moved since this page was opened: {from, to, since}; null as long as it has not. */
+export function useChange(value) {
+  const first = useRef(null);
+  if (value === null || value === undefined) return null;
+  first.current ??= { value, at: now() };
+  return first.current.value === value ? null : { by: value - first.current.value, since: first.current.at };
+}
+
+/** "+12 in 4m 05s" beside a number. */
+export function Change({ value }) {
+  const change = useChange(value);
+  if (!change) return null;
+  return html`<span class="change tiny dim num" title="since this page was opened">${change.by > 0 ? "+" : "−"}${Math.abs(change.by)} in ${duration(tick.value - change.since)}</span>`;
+}
+
+/**
+ * @param {{id: string, title: string, note?: any, value?: any, query?: string, from: string, at: number|null, children: any}} props
+ *   query: the statement that was read; from: where, in words; at: when, by the clock of this browser
+ */
+export const Card = ({ id, title, note, value, query, from, at, children }) => html`<article class="card metric" data-card=${id} aria-label=${title}>
+  <header><div><h2>${title}</h2>${note && html`<p class="dim small">${note}</p>`}</div>${value !== undefined && html`<span class="value">${value}</span>`}</header>
+  <div class="body">${children}</div>
+  <details class="source"><summary><span>Source: ${from}</span><span class="end num">${at ? `read ${relative(at + (now() - Date.now()), tick.value)}` : ""}</span></summary>
+    ${query ? html`<div class="row"><span class="grow">The statement, as it runs:</span><${Copy} text=${query} what="statement" /></div><pre class="code" tabindex="0" aria-label=${`Statement of ${title}`}>${query}</pre>` : html`<p>Summaries of k6 that lie in <code>K6_DIR</code>, as <code>*-summary.json</code>.</p>`}</details>
+</article>`;
+
+// The throughput board: how work flows, who holds the queues, which limits bite, how sandboxes and load tests do.
 
 const EVERY_MS = 5000;
 const MINUTES = 60;

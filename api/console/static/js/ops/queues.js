@@ -1,17 +1,26 @@
 /** The queues: how deep, how old, how limited, paused or not; their partitions; and the workers that take from them, by version. */
 import { html, useRef, useState } from "../lib.js";
-import { boot, mayNot } from "../boot.js";
-import { path } from "../api.js";
-import { useResource } from "../resource.js";
-import { patch, to } from "../route.js";
-import { count, duration, plural } from "../format.js";
+import { api, path, useResource } from "../data.js";
+import { ReasonDialog } from "../ui/dialogs.js";
+import { toast, Empty, ErrorBox, States } from "../ui/feedback.js";
+import { boot, count, duration, mayNot, patch, plural, to } from "../state.js";
 import { Bar, Spark } from "../ui/chart.js";
-import { Button } from "../ui/button.js";
-import { Empty, ErrorBox, States } from "../ui/empty.js";
-import { Pill, Tag } from "../ui/status.js";
+import { Button, Pill, Tag, tick, Time } from "../ui/parts.js";
 import { Table } from "../ui/table.js";
-import { Time, tick } from "../ui/time.js";
-import { PauseDialog } from "./pause.js";
+
+// The dialog of a pause, or of its end: the effect, who and why.
+
+/** @param {{what: string, url: string, body?: object, resume: boolean, effect: string, onClose: () => void, onDone: () => void}} props */
+export function PauseDialog({ what, url, body, resume, effect, onClose, onDone }) {
+  const verb = resume ? "Resume" : "Pause";
+  return html`<${ReasonDialog} title=${`${verb} ${what}`} verb=${verb} onClose=${onClose} send=${async (by) => {
+    await api.post(url, { ...body, ...by });
+    toast(resume ? "Resumed" : "Paused", { more: what });
+    onDone();
+  }}><p class="dim">${effect}</p></${ReasonDialog}>`;
+}
+
+// The queues: how deep, how old, how limited, paused or not; their partitions; and the workers that take from them, by version.
 
 const EVERY_MS = 3000;
 const KEPT = 60;

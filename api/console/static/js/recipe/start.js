@@ -1,15 +1,10 @@
 /** The start form of a recipe version: its own form, for whom the run is, how urgent, and how much it may use. */
 import { html, useState } from "../lib.js";
-import { api } from "../api.js";
-import { mayNot } from "../boot.js";
-import { go } from "../route.js";
-import { pref } from "../prefs.js";
-import { Button } from "../ui/button.js";
-import { copyAndSay } from "../ui/copy.js";
-import { ErrorBox } from "../ui/empty.js";
-import { SchemaFields, TextField, dataOf, fieldsOf, initialOf } from "../ui/fields.js";
-import { Seg } from "../ui/tabs.js";
-import { toast } from "../ui/toast.js";
+import { api } from "../data.js";
+import { go, mayNot, pref } from "../state.js";
+import { copyAndSay, ErrorBox, Seg, toast } from "../ui/feedback.js";
+import { dataOf, fieldsOf, initialOf, SchemaFields, TextField } from "../ui/fields.js";
+import { Button } from "../ui/parts.js";
 
 const BUDGET = [["maxFanout", "Tasks side by side", 50, 1], ["maxSBXMinutes", "Sandbox minutes", 10, 1], ["maxArtifactsMB", "Artifacts, MB", 100, 1], ["maxRetriesPerStep", "Retries of a step", 3, 0], ["maxWallClockMS", "Wall clock, ms", 600_000, 1]];
 const LANES = [["interactive", "Interactive"], ["batch", "Batch"]];

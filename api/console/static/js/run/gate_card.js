@@ -1,13 +1,133 @@
 /** A question to a person: what is asked and until when, the form, and once it is answered, by whom and how. */
-import { html, cx, useEffect, useRef } from "../lib.js";
-import { clock, words } from "../format.js";
+import { cx, html, useEffect, useRef, useState } from "../lib.js";
+import { api, path, recount, useResource } from "../data.js";
+import { MOD, useKeys } from "../frame.js";
+import { actor, clock, mayNot, plural, short, signedInAs, to, words } from "../state.js";
 import { isFinal } from "../store.js";
-import { Icon } from "../ui/icons.js";
-import { Dot, Pill } from "../ui/status.js";
-import { Copy } from "../ui/copy.js";
-import { Left, tick, Time } from "../ui/time.js";
-import { GateFacts } from "./gate_facts.js";
-import { GateForm } from "./gate_form.js";
+import { Changed, parseDiff } from "../ui/diff.js";
+import { Copy, ErrorBox, toast } from "../ui/feedback.js";
+import { Choices, Select, TextField } from "../ui/fields.js";
+import { Button, Dot, Icon, Left, Pill, tick, Time } from "../ui/parts.js";
+
+// Gate facts ------------------------------------------------------------------------------------------
+// What a person needs to know to decide: the plan, its risks, its size; of a better recipe, what went wrong and what changes.
+
+/** What all of a run's patches add and take away. Pure. */
+export function sizeOf(patches) {
+  return patches.reduce((sum, patch) => {
+    const { added, removed } = parseDiff(patch.diff ?? "");
+    return { added: sum.added + added, removed: sum.removed + removed };
+  }, { added: 0, removed: 0 });
+}
+
+/** @param {{gate: object}} props */
+export const GateFacts = ({ gate }) => (gate.prompt.uiHints?.kind === "recipe-improvement" ? html`<${Improvement} hints=${gate.prompt.uiHints} />`
+  : html`<${Plan} key=${gate.workflowID} wid=${gate.workflowID} />`);
+
+function Plan({ wid }) {
+  const step = useResource(path`/api/runs/${wid}/steps/CompileST`);
+  const patches = useResource(path`/api/runs/${wid}/patches`);
+  if (step.error && step.error.status !== 404) return html`<${ErrorBox} error=${step.error} onRetry=${step.refresh} />`;
+  const plan = step.data?.output ?? {};
+  const list = (items) => (items.length === 1 ? items[0] : html`<ul class="bullets">${items.map((item) => html`<li key=${item}>${item}</li>`)}</ul>`);
+  const facts = [
+    patches.data?.length && ["Patches", html`<a class="under" ...${to({ wid, tab: "patches" })}>${plural(patches.data.length, "file")}</a> <${Changed} ...${sizeOf(patches.data)} />`],
+    plan.tests?.length && ["Will run", html`${plural(plan.tests.length, "task")}: ${plan.tests.join(", ")}`],
+    plan.risks?.length && ["Risks", html`<span class="tone-wait">${list(plan.risks)}</span>`],
+  ].filter(Boolean);
+  return html`${plan.design?.length ? html`<div class="stack tight"><h3>Plan</h3><div class="dim">${list(plan.design)}</div></div>` : null}
+    ${facts.length > 0 && html`<dl class="facts">${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`}`;
+}
+
+const Improvement = ({ hints }) => html`<p>${hints.summary}</p><dl class="facts">
+  <div><dt>Recipe</dt><dd><a class="under" ...${to({ board: "recipe", recipe: hints.recipe })}>${hints.recipe}</a> ${hints.fromV} → ${hints.toV}</dd></div>
+  <div><dt>After</dt><dd><a class="under" ...${to({ wid: hints.failedWorkflowID })}><code>${short(hints.failedWorkflowID, 12, 6)}</code></a></dd></div>
+  <div><dt>Went wrong</dt><dd>${hints.postmortem}</dd></div><div><dt>Cause</dt><dd><code>${hints.cause}</code></dd></div></dl>`;
+
+// Gate form -------------------------------------------------------------------------------------------
+// The answer to a gate: yes or no with a reason, or whatever its form asks for. Sent once, however often it is sent.
+
+const REASON = "rationale";
+
+/** The fields of a gate's form: [{name, label, options|null, optional}]; `choice` apart, if it is a yes or no. Pure. */
+export function formOf(gate) {
+  const fields = (gate.prompt.formSchema.fields ?? []).map((field) => ({ name: field.k, label: field.label ?? field.k[0].toUpperCase() + field.k.slice(1), options: field.vs ?? null, optional: Boolean(field.opt) }));
+  const choice = fields.find((field) => field.name === "choice" && field.options?.includes("yes") && field.options.includes("no"));
+  return { choice: Boolean(choice), reason: fields.some((field) => field.name === REASON), fields: fields.filter((field) => field !== choice && field.name !== REASON) };
+}
+
+/** The key under which an answer from this page counts once. */
+export const dedupeKeyOf = (gate) => `ui:${gate.workflowID}:${gate.gateKey}:${gate.createdAt}`.slice(0, 256);
+
+/** @param {{gate: object, focusKeys?: boolean, onAnswered?: (answer: {gate: object, isReplay: boolean}) => void, onStale?: () => void}} props
+ *   onStale: the gate is not what it was; look again */
+export function GateForm({ gate, focusKeys, onAnswered, onStale }) {
+  const form = formOf(gate);
+  const [values, setValues] = useState(() => ({ ...(gate.prompt.defaults ?? {}) }));
+  const [reason, setReason] = useState("");
+  const [by, setBy] = useState(signedInAs ?? actor.value);
+  const [missing, setMissing] = useState({});
+  const [mode, setMode] = useState("yes"); // what the form sends by keyboard: "no" from r until a or Escape
+  const [busy, setBusy] = useState(null);
+  const [error, setError] = useState(null);
+  const approve = useRef(null), reasonField = useRef(null), first = useRef(null);
+  const why = mayNot("answer") ?? undefined;
+
+  const send = async (choice) => {
+    if (busy || why) return;
+    const lacks = Object.fromEntries(form.fields.filter((field) => !field.optional && !values[field.name]).map((field) => [field.name, "This is needed."]));
+    if (choice === "no" && !reason.trim()) lacks[REASON] = "Say why it is rejected; the run and the next person will want to know.";
+    setMissing(lacks);
+    if (lacks[REASON]) { reasonField.current?.focus(); return; }
+    if (Object.keys(lacks).length) return;
+    setBusy(choice ?? "send");
+    setError(null);
+    if (!signedInAs) actor.value = by.trim();
+    const payload = { ...values, ...(choice ? { choice } : {}), ...(reason.trim() ? { [REASON]: reason.trim() } : {}), ...(by.trim() ? { actor: by.trim() } : {}) };
+    try {
+      const { isReplay } = await api.post(path`/api/runs/${gate.workflowID}/gates/${gate.gateKey}/reply`, { payload, dedupeKey: dedupeKeyOf(gate), origin: "manual" });
+      toast(isReplay ? "It was answered so already" : choice === "no" ? "Rejected" : choice ? "Approved" : "Answered", { more: isReplay ? "Nothing was written twice." : undefined });
+      recount();
+      onAnswered?.({ gate, isReplay });
+    } catch (refused) {
+      setError(refused);
+      setBusy(null);
+      if (refused.status === 409) onStale?.();
+    }
+  };
+  const submit = (event) => { event.preventDefault(); send(form.choice ? mode : undefined); };
+  useKeys(focusKeys ? {
+    a: () => { setMode("yes"); (approve.current ?? first.current)?.focus(); },
+    r: () => { if (form.choice) setMode("no"); reasonField.current?.focus(); },
+  } : {});
+  const onKeyDown = (event) => {
+    if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) submit(event);
+    else if (event.key === "Escape" && mode === "no") setMode("yes");
+  };
+  const does = form.choice ? (mode === "no" ? "rejects" : "approves") : "sends";
+  return html`<form class="form gate-form" data-mode=${mode} novalidate onSubmit=${submit} onKeyDown=${onKeyDown}>
+    ${form.fields.map((field, i) => html`<${FormField} key=${field.name} field=${field} value=${values[field.name]} error=${missing[field.name]} inputRef=${i === 0 ? first : undefined} onChange=${(value) => setValues({ ...values, [field.name]: value })} />`)}
+    ${form.reason && html`<${TextField} label=${!form.choice ? "Comment" : mode === "no" ? "Reason to reject" : "Reason"} optional=${mode !== "no"} value=${reason} rows=${2} maxlength="4000" inputRef=${reasonField} placeholder=${form.choice ? "Needed to reject" : undefined} error=${missing[REASON]} onInput=${setReason} />`}
+    ${signedInAs ? html`<p class="small dim">You answer as <b>${signedInAs}</b>.</p>` : html`<div class="beside"><${TextField} label="Your name" optional value=${by} maxlength="200" onInput=${setBy} /></div>`}
+    <div class="row wide">${form.choice
+      ? html`<${Button} kind=${mode === "yes" ? "primary" : undefined} icon="check" hotkey=${focusKeys ? "a" : undefined} busy=${busy === "yes"} why=${why} buttonRef=${approve} onClick=${() => send("yes")}>Approve</${Button}>
+        <${Button} kind=${mode === "no" ? "danger-fill" : "danger"} icon="cross" hotkey=${focusKeys ? "r" : undefined} busy=${busy === "no"} why=${why} onClick=${() => send("no")}>Reject</${Button}>`
+      : html`<${Button} kind="primary" icon="check" busy=${Boolean(busy)} why=${why} buttonRef=${approve} onClick=${() => send()}>Send answer</${Button}>`}
+      <button type="submit" hidden></button><span class="end tiny faint" role="status">${MOD} Enter ${does}</span></div>
+    <${ErrorBox} error=${error} title=${error?.status === 409 ? "Somebody was faster, or the gate is closed" : undefined} />
+    <details class="small"><summary class="dim">How this answer is recorded</summary><dl class="facts">
+      <div><dt>Counts once as</dt><dd><code class="wrap tiny">${dedupeKeyOf(gate)}</code> <${Copy} text=${dedupeKeyOf(gate)} what="key" /></dd></div>
+      <div><dt>Topic</dt><dd><code class="wrap tiny">${gate.topic}</code></dd></div><div><dt>Origin</dt><dd><code class="tiny">manual</code></dd></div></dl></details>
+  </form>`;
+}
+
+function FormField({ field, value, error, inputRef, onChange }) {
+  if (field.options && field.options.length <= 4) return html`<${Choices} label=${field.label} value=${value} options=${field.options} error=${error} onChange=${onChange} />`;
+  if (field.options) return html`<${Select} label=${field.label} value=${value ?? ""} options=${["", ...field.options]} error=${error} optional=${field.optional} onChange=${onChange} />`;
+  return html`<${TextField} label=${field.label} value=${value ?? ""} rows=${2} optional=${field.optional} error=${error} inputRef=${inputRef} onInput=${onChange} />`;
+}
+
+// Gate card -------------------------------------------------------------------------------------------
 
 /** What a gate is called: its key without the run's part. */
 export const gateName = (key) => key.replace(/-[0-9a-f]{16}$/, "");
@@ -33,7 +153,7 @@ export function GateCard({ gate, run, bare, focusKeys, focused, onAnswered, onSt
       <header class="gate-head"><span class=${cx("gate-mark", open && "open")}><${Icon} name="shield" /></span><div class="grow"><h2>${titleOf(gate)}</h2>
         <p class="tiny dim"><code class="tiny">${gateName(gate.gateKey)}</code> · asked <${Time} ms=${gate.createdAt} /></p></div>${!open && html`<${Pill} state=${closed ? "CANCELLED" : gate.state} word=${closed ? "Closed" : undefined} />`}</header>
       ${open && html`<${Deadline} gate=${gate} />`}
-      ${!open && html`<${Outcome} gate=${gate} closed=${closed} />`}
+      ${!open && html`<${Outcome} gate=${gate} closed=${closed} resumable=${run?.status === "CANCELLED"} />`}
       <${GateFacts} gate=${gate} />
       ${open && html`<${GateForm} key=${gate.gateKey} gate=${gate} focusKeys=${focusKeys} onAnswered=${onAnswered} onStale=${onStale} />`}
     </div>
@@ -49,8 +169,8 @@ function Deadline({ gate }) {
 }
 
 /** How it was answered, or why it no longer can be. */
-function Outcome({ gate, closed }) {
-  if (closed) return html`<div class="note"><${Dot} state="CANCELLED" /><span class="grow">The run has ended without an answer. Nothing can be decided here any more.</span></div>`;
+function Outcome({ gate, closed, resumable }) {
+  if (closed) return html`<div class="note"><${Dot} state="CANCELLED" /><span class="grow">The run ended without an answer, so nothing can be decided here any more${resumable ? " unless it is resumed" : ""}.</span></div>`;
   if (gate.state === "TIMED_OUT") return html`<div class="note tone-bad"><${Dot} state="TIMED_OUT" /><span class="grow">Nobody answered by ${clock(gate.deadlineAt)}. That counts as a no.</span></div>`;
   const { payload = {}, at, payloadHash } = gate.result ?? {};
   const said = payload ?? {};

@@ -1,16 +1,10 @@
 /** The head of a run: what it is for, how it stands, why it is not at work, and what may be done to it. */
 import { html, useState } from "../lib.js";
-import { url } from "../api.js";
-import { clock, duration, short } from "../format.js";
-import { to } from "../route.js";
+import { url } from "../data.js";
+import { clock, duration, short, to, words } from "../state.js";
 import { isFinal } from "../store.js";
-import { Button } from "../ui/button.js";
-import { Copy, copyAndSay } from "../ui/copy.js";
-import { Icon } from "../ui/icons.js";
-import { Lazy } from "../ui/lazy.js";
-import { Dot, Pill } from "../ui/status.js";
-import { tick, Time } from "../ui/time.js";
-import { illegal } from "../ui/legality.js";
+import { Copy, copyAndSay, Lazy } from "../ui/feedback.js";
+import { Button, Dot, Icon, illegal, Pill, tick, Time } from "../ui/parts.js";
 
 /** The commands that show this run, for a shell. */
 export const curlOf = (wid) => `curl -sS '${location.origin}${url(`/api/runs/${wid}`)}'`;
@@ -34,14 +28,14 @@ export function Header({ store, tab }) {
   const recipe = run.recipeRef;
   const act = (name) => ({ why: illegal(name, run.status) ?? undefined, onClick: () => setOp(name) });
   return html`<header class="board-head">
-    <nav class="crumbs" aria-label="Where this is"><a ...${to({})}>Runs</a>${recipe && html`<span aria-hidden="true">/</span><a ...${to({ board: "recipe", id: recipe.id })}>${recipe.id}</a>`}</nav>
+    <nav class="crumbs" aria-label="Where this is"><a ...${to({})}>Runs</a>${recipe && html`<span aria-hidden="true">/</span><a ...${to({ board: "recipe", recipe: recipe.id })}>${recipe.id}</a>`}</nav>
     <div class="board-title"><h1 class="wrap">${run.subject ?? short(run.workflowID, 14, 6)}</h1><${Pill} state=${run.status} />
       <div class="actions row"><${Cli} wid=${run.workflowID} />
         <${Button} icon="fork" ...${act("fork")}>Fork</${Button}>
         ${run.status === "CANCELLED" ? html`<${Button} icon="play" ...${act("resume")}>Resume</${Button}>` : html`<${Button} icon="stop" kind=${final ? undefined : "danger"} ...${act("cancel")}>Cancel</${Button}>`}</div></div>
     <dl class="meta">
       <div><dt>Run</dt><dd><code title=${run.workflowID}>${short(run.workflowID, 12, 6)}</code><${Copy} text=${run.workflowID} what="run id" /></dd></div>
-      ${recipe && html`<div><dt>Recipe</dt><dd><a class="under" ...${to({ board: "recipe", id: recipe.id, v: recipe.v })}>${recipe.id}@${recipe.v}</a></dd></div>`}
+      ${recipe && html`<div><dt>Recipe</dt><dd><a class="under" ...${to({ board: "recipe", recipe: recipe.id, v: recipe.v })}>${recipe.id}@${recipe.v}</a></dd></div>`}
       <div><dt>Started</dt><dd><${Time} ms=${run.createdAt} /></dd></div>
       <div><dt>${final ? "Took" : "Running for"}</dt><dd class="num">${duration((final ? run.updatedAt : tick.value) - run.createdAt)}</dd></div>
       ${run.queue && html`<div><dt>Queue</dt><dd>${run.queue}${run.priority ? ` · P${run.priority}` : ""}</dd></div>`}
@@ -50,15 +44,15 @@ export function Header({ store, tab }) {
       ${run.retryCount > 0 && html`<div><dt>Retries</dt><dd class="num">${run.retryCount}</dd></div>`}
       ${run.traceId && run.traceBaseUrl && html`<div><dt>Trace</dt><dd><a class="under" href=${run.traceBaseUrl + run.traceId} rel="noreferrer">${short(run.traceId, 6, 4)}</a></dd></div>`}
     </dl>
-    <${ReasonLine} run=${run} tab=${tab} />
-    ${op && html`<${Lazy} key=${op} load=${() => import("./run_action.js")} name="RunAction" props=${{ op, run, onClose: () => setOp(null), onDone: () => store.again() }} />`}
+    <${ReasonLine} run=${run} tab=${tab} act=${act} />
+    ${op && html`<${Lazy} key=${op} load=${() => import("../ui/dialogs.js")} name="RunAction" props=${{ op, run, onClose: () => setOp(null), onDone: () => store.again() }} />`}
   </header>`;
 }
 
 const HELD = new Set(["person", "message", "event", "child", "timer", "delayed"]);
 
 /** Why it is not at work, since when and until when; or how it ended. */
-function ReasonLine({ run, tab }) {
+function ReasonLine({ run, tab, act }) {
   const reason = run.reason;
   if (reason) {
     const bad = ["no-worker", "worker-lost", "no-workflow", "paused"].includes(reason.code);
@@ -67,16 +61,19 @@ function ReasonLine({ run, tab }) {
       <span class="grow wrap">${reason.since ? html`<b class="num">${duration(Math.max(0, tick.value - reason.since))}</b> · ` : null}${sentence(reason)}
         ${reason.until ? html` <span class="num">Until ${clock(reason.until)}.</span>` : null}${HELD.has(reason.code) && html` No worker is held meanwhile.`}</span>
       ${gate && tab !== "gate" && html`<a class="btn small end" ...${to(gate)}>Open gate</a>`}
-      ${reason.workflowID && html`<a class="btn small end" ...${to({ wid: reason.workflowID })}>Open it</a>`}</div>`;
+      ${reason.workflowID && html`<a class="btn small end" ...${to({ board: "ops", at: reason.workflowID })}>Open it</a>`}</div>`;
   }
-  if (run.error) return html`<div class="note tone-bad" data-reason="error"><${Dot} state="ERROR" /><span class="grow wrap">${run.error.message}${run.nextAction && run.nextAction !== "NONE" ? html` <span>Next: ${run.nextAction.toLowerCase().replaceAll("_", " ")}.</span>` : null}</span></div>`;
+  if (run.error) return html`<div class="note tone-bad" data-reason="error"><${Dot} state="ERROR" /><span class="grow wrap">${stopped(run.error.message)}${run.nextAction && run.nextAction !== "NONE" ? html` <span>Next: ${words(run.nextAction.toLowerCase()).toLowerCase()}.</span>` : null}</span>
+      <span class="end row"><${Button} small icon="refresh" ...${act("retry")}>Try again</${Button}>${run.recipeRef && run.workflowName === "RunIntent" && html`<${Button} small icon="star" ...${act("improve")}>Improve the recipe</${Button}>`}</span></div>`;
   if (run.status === "PENDING") return html`<div class="note tone-run" data-reason="at-work"><${Dot} state="RUNNING" /><span class="grow">A worker is on it${run.lastStep ? html`; the last step recorded is <b>${run.lastStep}</b>` : ""}. A step shows when it is recorded.</span></div>`;
   return null;
 }
 
+const stopped = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);
+
 function sentence(reason) {
   const text = `${reason.sentence[0].toUpperCase()}${reason.sentence.slice(1)}`;
-  return `${text.replace(/-[0-9a-f]{16}\b/, "")}${/[.!?]$/.test(text) ? "" : "."}`;
+  return stopped(text.replace(/-[0-9a-f]{16}\b/, ""));
 }
 
 /** Ways to ask for the same from a shell. */

@@ -1,16 +1,11 @@
 /** What is known of one row: when, by whom, what went in and what came out; of an open gate the decision itself. */
 import { html } from "../lib.js";
-import { api, path } from "../api.js";
-import { bytes, clock, duration, short } from "../format.js";
-import { useResource } from "../resource.js";
-import { patch, to } from "../route.js";
-import { spanOf, stateOf, titleOf } from "../timeline/layout.js";
-import { Button } from "../ui/button.js";
-import { Copy, copyAndSay } from "../ui/copy.js";
-import { Empty, ErrorBox, Loading } from "../ui/empty.js";
-import { Lazy } from "../ui/lazy.js";
-import { Dot, look, Tag } from "../ui/status.js";
-import { tick } from "../ui/time.js";
+import { api, path, useResource } from "../data.js";
+import { bytes, clock, duration, patch, short, to } from "../state.js";
+import { isFinal } from "../store.js";
+import { axisOf, isWait, spanOf, stateOf, titleOf } from "../timeline/layout.js";
+import { Copy, copyAndSay, Empty, ErrorBox, Lazy, Loading } from "../ui/feedback.js";
+import { Button, Dot, look, Tag, tick } from "../ui/parts.js";
 
 /** @param {{store: import("../store.js").RunStore, params: object, id: string|undefined}} props */
 export function Inspector({ store, params, id }) {
@@ -27,12 +22,26 @@ export function Inspector({ store, params, id }) {
   </aside>`;
 }
 
+/** The run in figures, while no row is picked. */
 function Nothing({ store }) {
-  const rows = store.rows.value;
-  const of = (state) => rows.filter((row) => stateOf(row) === state).length;
-  const states = ["SUCCESS", "ERROR", "TIMED_OUT", "WAITING", "RUNNING", "ENQUEUED", "CANCELLED"].map((state) => [state, of(state)]).filter(([, n]) => n);
-  return html`<div class="inspector-body"><${Empty} icon="runs" title="Pick a row"><p>Its times, what went in and what came out are shown here.</p></${Empty}>
-    ${states.length > 0 && html`<dl class="facts">${states.map(([state, n]) => html`<div key=${state}><dt class="row"><${Dot} state=${state} />${look(state).word}</dt><dd class="num">${n}</dd></div>`)}</dl>`}</div>`;
+  const rows = store.rows.value, run = store.header.value;
+  if (!rows.length) return html`<div class="inspector-body"><${Empty} icon="runs" title="Nothing is recorded yet"><p>A row's times, what went in and what came out will be shown here.</p></${Empty}></div>`;
+  const now = isFinal(run) ? run.updatedAt : tick.value;
+  const axis = axisOf(rows, now, false);
+  const waited = rows.filter(isWait).reduce((sum, row) => { const [a, b] = spanOf(row, now); return sum + b - a; }, 0);
+  const tasks = rows.filter((row) => row.kind === "child");
+  const tries = tasks.reduce((sum, row) => sum + (row.attempts?.length ?? 0), 0);
+  const longest = rows.filter((row) => !isWait(row)).reduce((best, row) => { const [a, b] = spanOf(row, now); return b - a > best[0] ? [b - a, row] : best; }, [-1, null])[1];
+  const states = ["SUCCESS", "ERROR", "TIMED_OUT", "WAITING", "RUNNING", "ENQUEUED", "CANCELLED"].map((state) => [state, rows.filter((row) => stateOf(row) === state).length]).filter(([, n]) => n);
+  const facts = [
+    ["Recorded", duration(axis.to - axis.from)],
+    waited > 0 && ["Waited for people", duration(waited)],
+    tasks.length > 0 && ["Tasks", html`<span class="num">${tasks.length}</span>${tries > tasks.length ? html` <span class="dim">in ${tries} attempts</span>` : null}`],
+    longest && ["Longest", html`<button type="button" class="under" onClick=${() => patch({ step: longest.stepID })}>${titleOf(longest)}</button> <span class="num dim">${duration(spanOf(longest, now)[1] - longest.startedAt)}</span>`],
+  ].filter(Boolean);
+  return html`<header class="row"><h2 class="grow">The run in short</h2></header><div class="inspector-body"><dl class="facts">${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
+    <dl class="facts">${states.map(([state, n]) => html`<div key=${state}><dt class="row"><${Dot} state=${state} />${look(state).word}</dt><dd class="num">${n}</dd></div>`)}</dl>
+    <p class="small dim">Pick a row for its times, what went in and what came out.</p></div>`;
 }
 
 function GroupDetails({ rows }) {
@@ -63,10 +72,11 @@ function Facts({ row, wid }) {
     row.kind === "child" && ["Workflow", html`<code title=${row.stepID}>${short(row.stepID, 12, 4)}</code> <${Copy} text=${row.stepID} what="workflow id" />`],
     row.seq !== undefined && ["Record", html`<span class="num">${row.seq}</span>`],
   ].filter(Boolean);
+  const refs = row.artifactRefs.filter((ref) => ref.kind !== "none");
   return html`<dl class="facts">${facts.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
     ${row.attempts?.length > 1 && html`<section class="stack tight"><h3>Attempts</h3><ul class="lines">${row.attempts.map((one) => html`<li key=${one.attempt} class="row"><${Dot} state=${one.errCode === "NONE" ? "SUCCESS" : "ERROR"} /><span class="grow">${one.attempt}. ${one.errCode === "NONE" ? "went well" : one.errCode}</span>${one.wallMs !== undefined && html`<span class="num dim">${duration(one.wallMs)}</span>`}</li>`)}</ul></section>`}
     ${row.error && html`<${ErrorBox} title=${row.error.name ?? "It failed"} error=${{ message: row.error.message ?? JSON.stringify(row.error) }} />`}
-    ${row.artifactRefs.length > 0 && html`<section class="stack tight"><h3>Artifacts</h3><ul class="lines">${row.artifactRefs.map((ref) => html`<li key=${ref.id}><a class="row" ...${to({ wid, tab: "artifacts", artifact: ref.id })}><span class="grow clip">${ref.id.split("/").pop()}</span><${Tag}>${ref.kind}</${Tag}><span class="num dim">${bytes(ref.size)}</span></a></li>`)}</ul></section>`}`;
+    ${refs.length > 0 && html`<section class="stack tight"><h3>Artifacts</h3><ul class="lines">${refs.map((ref) => html`<li key=${ref.id}><a class="row" ...${to({ wid, tab: "artifacts", artifact: ref.id })}><span class="grow clip">${ref.id.split("/").pop()}</span><${Tag}>${ref.kind}</${Tag}><span class="num dim">${bytes(ref.size)}</span></a></li>`)}</ul></section>`}`;
 }
 
 function Details({ row, wid }) {

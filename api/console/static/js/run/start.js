@@ -1,15 +1,12 @@
 /** Where no run is named: start one from a recipe's form, or open one that was started before. */
 import { html } from "../lib.js";
-import { path } from "../api.js";
-import { short } from "../format.js";
-import { useResource } from "../resource.js";
-import { params, patch, to } from "../route.js";
-import { useTitle } from "../title.js";
+import { path, useResource } from "../data.js";
+import { useTitle } from "../frame.js";
 import { StartForm } from "../recipe/start.js";
-import { Empty, States } from "../ui/empty.js";
+import { params, patch, short, to } from "../state.js";
+import { Empty, States } from "../ui/feedback.js";
 import { Select } from "../ui/fields.js";
-import { Dot, look } from "../ui/status.js";
-import { Time } from "../ui/time.js";
+import { Dot, look, Tag, Time } from "../ui/parts.js";
 
 const USUAL = "compile-default";
 const MANY = 20;
@@ -46,14 +43,23 @@ function Form({ id, v }) {
   return html`<${States} of=${version} rows=${4}>${version.data && html`<${StartForm} recipeId=${id} v=${v} schema=${version.data.spec.formSchema} limits=${version.data.spec.limits} />`}</${States}>`;
 }
 
+/** Runs and improvements, the newest first, with those that wait for a person known as such. Pure. */
+export function latest(runs, improvements, gates) {
+  const asked = new Set(gates.map((gate) => gate.workflowID));
+  return [...runs, ...improvements].sort((a, b) => b.createdAt - a.createdAt).slice(0, MANY).map((run) => ({
+    ...run, status: asked.has(run.workflowID) ? "WAITING_INPUT" : run.status,
+    tag: run.workflowName === "ImproveRecipe" ? "improvement" : run.workflowID.startsWith("fx_") ? "fixture" : null,
+  }));
+}
+
 function Recent() {
   const runs = useResource(`/api/ops/wf?name=RunIntent&limit=${MANY}`, { every: 5000 });
+  const improvements = useResource(`/api/ops/wf?name=ImproveRecipe&limit=${MANY}`, { every: 5000 });
   const inbox = useResource("/api/hitl/inbox?limit=200", { every: 5000 });
-  const asked = new Set((inbox.data ?? []).map((gate) => gate.workflowID));
-  const all = (runs.data ?? []).map((run) => (asked.has(run.workflowID) ? { ...run, status: "WAITING_INPUT" } : run));
-  return html`<section class="stack" aria-labelledby="recent-title"><div class="row"><h2 id="recent-title" class="grow">Latest runs</h2><a class="link small" ...${to({ board: "ops", q: "name:RunIntent" })}>All in Ops</a></div>
+  const all = latest(runs.data ?? [], improvements.data ?? [], inbox.data ?? []);
+  return html`<section class="stack" aria-labelledby="recent-title"><div class="row"><h2 id="recent-title" class="grow">Latest runs</h2><a class="link small" ...${to({ board: "ops" })}>All in Ops</a></div>
     <${States} of=${runs} rows=${8} isEmpty=${!all.length} empty=${html`<div class="card"><${Empty} icon="runs" title="No runs yet"><p>Start one here, or with <code>POST /api/run</code>. It opens as soon as it is accepted.</p></${Empty}></div>`}>
-      <ul class="lines runs">${all.map((run) => html`<li key=${run.workflowID}><a ...${to({ wid: run.workflowID })}><${Dot} state=${run.status} /><span class="grow clip"><b>${run.subject ?? short(run.workflowID, 14, 6)}</b></span>
+      <ul class="lines runs">${all.map((run) => html`<li key=${run.workflowID}><a ...${to({ wid: run.workflowID })}><${Dot} state=${run.status} /><span class="grow row"><b class="clip">${run.subject ?? "a fork, or made by hand"}</b>${run.tag && html`<${Tag}>${run.tag}</${Tag}>`}</span>
         <span class="small dim word">${look(run.status).word}</span><code class="tiny faint">${short(run.workflowID, 10, 4)}</code><span class="small dim when"><${Time} ms=${run.createdAt} /></span></a></li>`)}</ul>
     </${States}></section>`;
 }

@@ -1,8 +1,7 @@
 /** All of a long run in a strip: drag over it to look at a part of it. */
 import { html, useMemo, useRef, useState } from "../lib.js";
-import { Button } from "../ui/button.js";
-import { look } from "../ui/status.js";
 import { placeOf, spanOf, stateOf, timeAt } from "./layout.js";
+import { Button, look } from "../ui/parts.js";
 
 const BINS = 240;
 const HEIGHT = 34;

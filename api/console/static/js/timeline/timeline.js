@@ -1,16 +1,80 @@
 /** A run's timeline: a tree of rows over a time axis. Only the rows on the screen exist, whatever the run's length. */
-import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib.js";
-import { duration } from "../format.js";
-import { useKeys } from "../keys.js";
-import { idle } from "../prefs.js";
-import { patch } from "../route.js";
-import { Button } from "../ui/button.js";
-import { Empty } from "../ui/empty.js";
-import { Icon } from "../ui/icons.js";
-import { Seg } from "../ui/tabs.js";
-import { axisOf, hasFailed, isActive, nodesOf, spanOf, ticksOf, viewOf } from "./layout.js";
-import { Overview } from "./overview.js";
-import { Row } from "./row.js";
+import { cx, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib.js";
+import { useKeys } from "../frame.js";
+import { duration, idle, patch } from "../state.js";
+import { axisOf, hasFailed, isActive, isWait, lanesOf, nodesOf, spanOf, stateOf, ticksOf, titleOf, viewOf } from "./layout.js";
+import { Empty, Lazy, Seg } from "../ui/feedback.js";
+import { Button, Dot, Icon, look, Tag } from "../ui/parts.js";
+
+// Row -------------------------------------------------------------------------------------------------
+// One line of a timeline: its name, and its bar. Shapes: solid is work, hatched a wait, a thin line queueing, a notch a failed attempt.
+
+const LANES = 8;
+const KIND = { gate: "gate", call: null, step: null, child: null };
+/** A bar at the very end still shows. */
+const start = (x) => (x > 0.99 ? `min(${across(x)}, 100% - 4px)` : across(x));
+const across = (x) => `${(Math.min(1.2, Math.max(-0.2, x)) * 100).toFixed(3)}%`;
+
+/** The worst that became of a group's rows. */
+function groupState(rows) {
+  const states = rows.map(stateOf);
+  for (const state of ["ERROR", "TIMED_OUT", "RUNNING", "WAITING", "ENQUEUED", "CANCELLED"]) if (states.includes(state)) return state;
+  return "SUCCESS";
+}
+
+/**
+ * @param {{node: object, index: number, total: number, selected: boolean, view: (time: number) => number, now: number, onSelect: Function, onFold: Function, id: string}} props
+ */
+export function Row({ node, index, selected, view, now, onSelect, onFold, id }) {
+  const group = node.rows;
+  const state = group ? groupState(group) : stateOf(node.row);
+  const [from, to] = group ? groupSpan(group, now) : spanOf(node.row, now);
+  const failedTries = group ? 0 : Math.max(0, (node.row.attempts?.length ?? node.row.attempt) - 1);
+  const label = group ? node.name : titleOf(node.row);
+  return html`<div role="row" id=${id} data-step=${node.id} data-status=${state} class=${cx("tl-row", selected && "on", !group && node.row.kind === "call" && "call")} aria-rowindex=${index + 2} aria-level=${node.depth}
+      aria-expanded=${group ? String(node.open) : null} aria-selected=${String(selected)} onClick=${() => onSelect(node)}>
+    <div role="gridcell" class="tl-name" data-depth=${node.depth}>
+      ${group ? html`<span aria-hidden="true" class=${cx("tl-fold", node.open && "open")} onClick=${(event) => { event.stopPropagation(); onFold(node); }}><${Icon} name="right" small /></span>` : html`<span class="tl-fold"></span>`}
+      <${Dot} state=${state} /><span class="clip" title=${label}>${label}</span><span class="sr">${look(state).word}</span>
+      ${group && html`<span class="tiny dim num">${group.filter((row) => row.endedAt).length}/${group.length}</span>`}
+      ${!group && KIND[node.row.kind] && html`<${Tag} tone=${isActive(node.row) ? "wait" : undefined}>${KIND[node.row.kind]}</${Tag}>`}
+      ${failedTries > 0 && html`<${Tag} tone="bad" title=${`${failedTries} failed before it`}>×${failedTries + 1}</${Tag}>`}
+    </div>
+    <div role="gridcell" class="tl-lane"><span class="sr">${duration(to - from)}</span>${group ? html`<${GroupBar} rows=${group} from=${from} to=${to} view=${view} now=${now} />` : html`<${Bar} row=${node.row} state=${state} from=${from} to=${to} view=${view} tries=${failedTries} />`}
+      <${Length} x0=${view(from)} x1=${view(to)} text=${duration(to - from)} /></div>
+  </div>`;
+}
+
+const groupSpan = (rows, now) => rows.map((row) => spanOf(row, now)).reduce(([a, b], [c, d]) => [Math.min(a, c), Math.max(b, d)]);
+
+function Bar({ row, state, from, to, view, tries }) {
+  const x0 = view(from), x1 = view(to);
+  if (x1 < 0 || x0 > 1) return html`<i class="tl-off" data-side=${x1 < 0 ? "left" : "right"}></i>`;
+  const queued = row.queuedAt && row.queuedAt < from ? view(row.queuedAt) : null;
+  return html`${queued !== null && html`<i class="tl-queue" style=${{ left: across(queued), width: across(x0 - queued) }}></i>`}
+    <i class=${cx("tl-bar", `fill-${look(state).tone}`, isWait(row) && "wait", isActive(row) && "open")} style=${{ left: start(x0), width: across(x1 - x0) }}>
+      ${tries > 0 && Array.from({ length: Math.min(tries, 5) }, (_, i) => html`<b key=${i}></b>`)}</i>`;
+}
+
+function GroupBar({ rows, from, to, view, now }) {
+  const x0 = view(from), x1 = view(to);
+  if (x1 < 0 || x0 > 1) return html`<i class="tl-off" data-side=${x1 < 0 ? "left" : "right"}></i>`;
+  const spans = rows.map((row) => spanOf(row, now));
+  const lanes = lanesOf(spans, LANES);
+  const long = Math.max(1, to - from);
+  return html`<i class="tl-group" style=${{ left: across(x0), width: across(x1 - x0) }}><svg viewBox="0 0 1000 24" preserveAspectRatio="none" aria-hidden="true">
+    ${rows.map((row, i) => html`<rect key=${row.stepID} class=${`fill-${look(stateOf(row)).tone}`} x=${((spans[i][0] - from) / long) * 1000} width=${Math.max(3, ((spans[i][1] - spans[i][0]) / long) * 1000)} y=${lanes[i] * 3} height="2" />`)}
+  </svg></i>`;
+}
+
+/** How long it took, where there is room beside the bar. */
+function Length({ x0, x1, text }) {
+  if (x1 < 0 || x0 > 1) return null;
+  const after = x1 < 0.86 || x0 < 0.14;
+  return html`<span class=${cx("tl-long num", after && x1 > 0.86 && "inside")} style=${after ? (x1 > 0.86 ? { right: "8px" } : { left: `calc(${across(x1)} + 7px)` }) : { right: `calc(${across(1 - x0)} + 7px)` }}>${text}</span>`;
+}
+
+// Timeline --------------------------------------------------------------------------------------------
 
 const ROW = 34;
 const OVER = 4; // rows drawn above and below what is seen
@@ -89,7 +153,7 @@ export function Timeline({ rows, total, loaded, params, now, selected, onOpen })
       <span class="end"></span>${!loaded && html`<span class="small dim num" role="status">${rows.length} of ${total} rows</span>`}
       <${Button} icon="fold" pressed=${idle.value} onClick=${() => { idle.value = !idle.value; }}>Collapse idle</${Button}>
     </div>
-    ${many && html`<${Overview} rows=${rows} axis=${axis} now=${until} window=${[from, to]} zoomed=${Boolean(zoom)} onZoom=${(range) => patch(range ? { from: Math.round(range[0] - axis.from), to: Math.round(range[1] - axis.from) } : { from: "", to: "" })} />`}
+    ${many && html`<${Lazy} load=${() => import("./overview.js")} name="Overview" meanwhile=${html`<div class="tl-overview"></div>`} props=${{ rows, axis, now: until, window: [from, to], zoomed: Boolean(zoom), onZoom: (range) => patch(range ? { from: Math.round(range[0] - axis.from), to: Math.round(range[1] - axis.from) } : { from: "", to: "" }) }} />`}
     <div class="tl-scroll" ref=${scroller} role="treegrid" aria-label="What the run did" aria-rowcount=${nodes.length + 1} aria-colcount="2" tabindex="0" aria-activedescendant=${index >= first && index < last ? `tl-${index}` : null} onKeyDown=${onKeyDown}>
       <${Head} axis=${axis} from=${from} to=${to} view=${view} width=${at.width} />
       <div class="tl-body" role="rowgroup" style=${{ height: `${nodes.length * ROW}px` }}>
@@ -115,12 +179,18 @@ function windowOf(nodes, now, axis) {
 const percent = (x) => `${(x * 100).toFixed(3)}%`;
 
 function Head({ axis, from, to, view, width }) {
-  const ticks = ticksOf(axis, from, to, 76 / Math.max(300, width - 240));
+  const lane = laneOf(width);
+  const waits = idles(axis, from, to).map((piece) => ({ piece, x: (Math.max(0, view(piece.from)) + Math.min(1, view(piece.to))) / 2 }));
+  const ticks = ticksOf(axis, from, to, APART / lane).filter(({ x }) => !waits.some((wait) => x * lane > wait.x * lane - 78 && x * lane < wait.x * lane + 46));
   return html`<div class="tl-head" role="row" aria-rowindex="1"><div role="columnheader" class="tl-name">Step</div><div role="columnheader" class="tl-lane" aria-label="Time">
     ${ticks.map(({ time, x }) => html`<span key=${time} class="tl-tick num" style=${{ left: percent(x) }}>${time === axis.from ? "0" : duration(time - axis.from)}</span>`)}
-    ${idles(axis, from, to).map((piece) => html`<span key=${`i${piece.from}`} class="tl-idle-label num" style=${idlePlace((Math.max(0, view(piece.from)) + Math.min(1, view(piece.to))) / 2)}>${duration(piece.to - piece.from)} idle</span>`)}
+    ${waits.map(({ piece, x }) => html`<span key=${`i${piece.from}`} class="tl-idle-label num" style=${idlePlace(x)}>${duration(piece.to - piece.from)} idle</span>`)}
   </div></div>`;
 }
+
+/** Pixels between two marks, and about how wide the lanes are in a timeline of this width. */
+const APART = 76;
+const laneOf = (width) => Math.max(120, width > 620 ? width * 0.68 - 20 : width * 0.52);
 
 /** In the middle of the wait, but not over the edge. */
 const idlePlace = (x) => (x > 0.92 ? { right: "-12px", transform: "none" } : { left: percent(Math.max(0.06, x)) });
@@ -128,7 +198,7 @@ const idlePlace = (x) => (x > 0.92 ? { right: "-12px", transform: "none" } : { l
 const idles = (axis, from, to) => axis.pieces.filter((piece) => piece.idle && piece.to > from && piece.from < to);
 
 function Grid({ axis, from, to, view, width }) {
-  const ticks = ticksOf(axis, from, to, 76 / Math.max(300, width - 240));
+  const ticks = ticksOf(axis, from, to, APART / laneOf(width));
   return html`<div class="tl-grid" aria-hidden="true">${idles(axis, from, to).map((piece) => html`<i key=${`i${piece.from}`} class="idle" style=${{ left: percent(Math.max(0, view(piece.from))), width: percent(Math.min(1, view(piece.to)) - Math.max(0, view(piece.from))) }}></i>`)}
     ${ticks.map(({ time, x }) => html`<i key=${time} style=${{ left: percent(x) }}></i>`)}</div>`;
 }

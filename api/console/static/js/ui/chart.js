@@ -1,6 +1,6 @@
 /** Charts drawn by hand: columns over time, bars against a limit, sparklines. Each is an image with a sentence, and a table for whoever wants numbers. */
-import { html, cx, useEffect, useRef, useState } from "../lib.js";
-import { count, hour } from "../format.js";
+import { cx, html, useEffect, useRef, useState } from "../lib.js";
+import { count, hour } from "../state.js";
 
 const PAD = { left: 34, right: 6, top: 8, bottom: 20 };
 
@@ -38,7 +38,7 @@ export function Columns({ points, series, label, height = 150 }) {
       ${points.map((point, i) => { let from = 0; const x = PAD.left + i * step; return html`<g key=${point.at}><title>${`${hour(point.at)}: ${series.map((one) => `${point[one.key] ?? 0} ${one.label}`).join(", ")}`}</title>
         <rect x=${x} y=${PAD.top} width=${step} height=${inner.h} fill="transparent" />
         ${series.map((one) => { const value = point[one.key] ?? 0; const y1 = y(from + value); const h = y(from) - y1; from += value; return value ? html`<rect key=${one.key} class=${`fill-${one.tone}`} x=${x + step * 0.14} y=${y1} width=${step * 0.72} height=${h} rx="1" />` : null; })}</g>`; })}
-      ${points.map((point, i) => (i % every === 0 && i < points.length - 2 ? html`<text key=${point.at} x=${PAD.left + i * step} y=${height - 5}>${hour(point.at).slice(0, 5)}</text>` : null))}
+      ${points.map((point, i) => (i % every === 0 && PAD.left + i * step < width - 70 ? html`<text key=${point.at} x=${PAD.left + i * step} y=${height - 5}>${hour(point.at).slice(0, 5)}</text>` : null))}
       <text x=${width - PAD.right} y=${height - 5} text-anchor="end">now</text>
     </svg>
     <figcaption><${Legend} series=${series} /></figcaption>

@@ -1,6 +1,6 @@
 /** A unified diff, one column or two. Parsing is pure; the text is never markup. */
-import { html, cx, useMemo, useState } from "../lib.js";
-import { Icon } from "./icons.js";
+import { cx, html, useMemo, useState } from "../lib.js";
+import { Icon } from "./parts.js";
 
 /**
  * The hunks of a unified diff, with line numbers.
@@ -70,7 +70,7 @@ export const Changed = ({ added, removed }) => html`<span class="num"><span clas
 export function Diff({ path, text, mode = "unified", open = true, state, id }) {
   const diff = useMemo(() => (text ? parseDiff(text) : null), [text]);
   const [isOpen, setOpen] = useState(open);
-  return html`<section class=${cx("diff", mode)} id=${id} aria-label=${path}>
+  return html`<section class=${cx("diff", mode === "split" && "two-sides")} id=${id} aria-label=${path}>
     <header><button type="button" class="row grow" aria-expanded=${String(isOpen)} onClick=${() => setOpen(!isOpen)}><${Icon} name="right" small class="chev" /><span class="path">${path}</span>${diff && html`<${Changed} ...${diff} />`}</button><span class="state">${state}</span></header>
     ${isOpen && html`<div class="lines" tabindex="0" role="region" aria-label=${`Changes of ${path}`}>
       ${diff?.hunks.length ? html`<table><caption class="sr">Changes of ${path}</caption>${mode === "split" ? html`<${Split} hunks=${diff.hunks} />` : html`<${Unified} hunks=${diff.hunks} />`}</table>`

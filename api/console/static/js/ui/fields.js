@@ -32,10 +32,11 @@ export function Select({ label, value, options, onChange, hint, error, optional 
     ${options.map((option) => { const [is, text] = Array.isArray(option) ? option : [option, option]; return html`<option key=${is} value=${is} selected=${is === value}>${text}</option>`; })}</select>`}</${Field}>`;
 }
 
-/** The fields of a JSON Schema of type object: [{name, kind, schema, required, initial}]. Pure. */
+/** The fields of a JSON Schema of type object: [{name, kind, schema, required, initial}], what is needed first. Pure. */
 export function fieldsOf(schema) {
-  const required = new Set(schema?.required ?? []);
-  return Object.entries(schema?.properties ?? {}).map(([name, one]) => ({
+  const properties = schema?.properties ?? {}, required = new Set(schema?.required ?? []);
+  const names = [...new Set([...required, ...Object.keys(properties)])].filter((name) => name in properties);
+  return names.map((name) => [name, properties[name]]).map(([name, one]) => ({
     name, schema: one, required: required.has(name), initial: one.default,
     kind: Array.isArray(one.enum) ? "enum" : one.type === "boolean" ? "bool" : one.type === "integer" || one.type === "number" ? "number" : one.type === "string" ? "text" : "json",
   }));

@@ -1,6 +1,6 @@
 /** JSON to look at: folded, a hundred entries at a time. Numbers too large for JavaScript are shown from the text. */
 import { html, useState } from "../lib.js";
-import { Copy } from "./copy.js";
+import { Copy } from "./feedback.js";
 
 const PAGE = 100;
 const LONG = 400;

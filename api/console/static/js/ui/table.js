@@ -1,6 +1,6 @@
 /** A table that sorts in place, pages by what it is given, and lets rows be picked. */
 import { html, useMemo, useState } from "../lib.js";
-import { Icon } from "./icons.js";
+import { Icon } from "./parts.js";
 
 /**
  * @param {{

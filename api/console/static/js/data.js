@@ -1,0 +1,213 @@
+/** What the page asks of the service, and how it stays current. */
+import { effect, signal, untracked, useEffect, useRef, useState } from "./lib.js";
+import { boot } from "./state.js";
+
+// Api -------------------------------------------------------------------------------------------------
+// The service's HTTP surface. A refusal is an ApiError that says all that the answer said.
+
+/** A refusal, or no answer at all (status 0). */
+export class ApiError extends Error {
+  constructor(status, body, path) {
+    super(body.error || `the service answered ${status} without a reason`);
+    this.name = "ApiError";
+    this.status = status;
+    this.path = path;
+    /** @type {string|undefined} */ this.code = body.code;
+    /** @type {{field: string, existing: any, incoming: any}[]|undefined} */ this.drift = body.drift;
+    /** @type {{instancePath: string, message: string}[]|undefined} */ this.details = body.details;
+    /** @type {string|undefined} */ this.runStatus = body.status;
+  }
+
+  /** What kind of refusal this is, in words. */
+  get kind() {
+    return { 0: "No answer", 400: "Malformed", 401: "Not signed in", 403: "Not allowed", 404: "Not there", 409: "Conflict", 410: "Switched off" }[this.status] ?? "Unexpected";
+  }
+}
+
+/** The full address of a path of the service. */
+export const url = (path) => boot.base + path;
+
+async function ask(method, path, { body, signal } = {}) {
+  let response;
+  try {
+    response = await fetch(url(path), {
+      method,
+      signal,
+      headers: body === undefined ? { accept: "application/json" } : { accept: "application/json", "content-type": "application/json" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, { error: "the service did not answer; it may be restarting" }, path);
+  }
+  const text = await response.text();
+  let value;
+  try {
+    value = text ? JSON.parse(text) : null;
+  } catch {
+    throw new ApiError(response.status, { error: `the answer of ${path} is not JSON` }, path);
+  }
+  if (!response.ok) throw new ApiError(response.status, value ?? {}, path);
+  return { value, status: response.status, cursor: response.headers.get("x-cursor") };
+}
+
+export const api = {
+  /** The JSON at this path. Raises ApiError. */
+  get: async (path, options) => (await ask("GET", path, options)).value,
+  /** The same with where the next page begins: {value, cursor}; cursor is null on the last one. */
+  page: (path, options) => ask("GET", path, options),
+  /** The answer to this body, as JSON. Raises ApiError. */
+  post: async (path, body, options) => (await ask("POST", path, { ...options, body: body ?? {} })).value,
+  /** The same with the status: {value, status}; 201 and 200 tell a fresh run from a replay. */
+  posted: (path, body, options) => ask("POST", path, { ...options, body: body ?? {} }),
+  /** Text as it is, for previews. Raises ApiError. */
+  text: async (path, options) => {
+    const response = await fetch(url(path), options).catch(() => null);
+    if (!response) throw new ApiError(0, { error: "the service did not answer" }, path);
+    if (!response.ok) throw new ApiError(response.status, await response.json().catch(() => ({})), path);
+    return { text: await response.text(), type: response.headers.get("content-type") ?? "" };
+  },
+  url,
+};
+
+/** A path with its parts encoded: path`/api/runs/${wid}/gates/${key}`. */
+export const path = (parts, ...values) => parts.reduce((all, part, i) => all + encodeURIComponent(values[i - 1]) + part);
+
+// Live ------------------------------------------------------------------------------------------------
+// How the page stays current, and what it says about that: Live (events), Reconnecting, Polling, Paused, Final.  A run is followed by one event stream from the cursor that its page was made with. The browser comes back with the last event's id, so nothing is missed; after three failures in a row the page polls, and tries the stream again later.
+
+const BATCH_MS = 16; // a timer, since animation frames stop in hidden tabs
+const FAILURES = 3;
+const POLL_MS = 3000;
+const TRY_AGAIN_MS = 15_000;
+const OPEN_MS = 6000; // a proxy that holds events back looks like no answer
+
+/** What the indicator shows: "live", "reconnecting", "polling", "paused", "final", or "idle". */
+export const conn = signal("idle");
+/** Whether this person paused updates. */
+export const paused = signal(false);
+/** Whether the tab is in front. */
+export const visible = signal(!document.hidden);
+document.addEventListener("visibilitychange", () => { visible.value = !document.hidden; });
+
+const wanted = () => visible.value && !paused.value;
+
+/** Call `read` every so often (±10 %) while the page is in front and not paused, and at once when it comes back. Returns how to stop. */
+export function polling(every, read) {
+  let timer, behind = false;
+  const next = () => { timer = setTimeout(async () => { await read(); if (timer !== null) next(); }, every * (0.9 + Math.random() * 0.2)); };
+  const stop = effect(() => {
+    clearTimeout(timer);
+    timer = null;
+    if (!wanted()) { behind = true; if (paused.value) conn.value = "paused"; return; }
+    conn.value = "polling";
+    if (behind) untracked(read);
+    behind = false;
+    next();
+  });
+  return () => { stop(); clearTimeout(timer); timer = null; conn.value = "idle"; };
+}
+
+/**
+ * Follow a run. `apply` takes a batch of [event name, data]; `reread` brings the whole run up to date when there are no events.
+ * Returns how to stop.
+ *
+ * @param {string} wid
+ * @param {string|null} cursor where the page stands
+ * @param {{apply: (batch: [string, any][]) => void, reread: () => Promise<boolean>}} run reread: whether the run has ended
+ */
+export function follow(wid, cursor, { apply, reread }) {
+  let source = null, failures = 0, timer = null, flushing = null, over = false;
+  let batch = [];
+  const flush = () => { flushing = null; const taken = batch; batch = []; apply(taken); };
+  const put = (name) => (event) => {
+    if (event.lastEventId) cursor = event.lastEventId;
+    batch.push([name, JSON.parse(event.data)]);
+    flushing ??= setTimeout(flush, BATCH_MS);
+    if (name === "end") finish();
+  };
+  const close = () => { source?.close(); source = null; clearTimeout(timer); timer = null; };
+  const finish = () => { over = true; close(); conn.value = "final"; };
+  const failed = () => {
+    failures += 1;
+    if (failures < FAILURES) {
+      conn.value = "reconnecting";
+      if (!source || source.readyState === EventSource.CLOSED) { close(); timer = setTimeout(open, 1000 * failures); }
+      return;
+    }
+    close();
+    poll(Date.now() + TRY_AGAIN_MS);
+  };
+  const open = () => {
+    close();
+    source = new EventSource(url(path`/api/runs/${wid}/stream`) + (cursor ? `?after=${encodeURIComponent(cursor)}` : ""));
+    timer = setTimeout(failed, OPEN_MS);
+    source.onopen = () => { clearTimeout(timer); failures = 0; conn.value = "live"; };
+    source.onerror = failed;
+    for (const name of ["run", "step", "gate", "patch", "reset", "end"]) source.addEventListener(name, put(name));
+  };
+  const poll = async (until) => {
+    conn.value = await reread().then((ended) => { if (ended) finish(); return ended ? "final" : "polling"; }, () => "reconnecting");
+    if (!over && wanted()) timer = setTimeout(() => (Date.now() < until ? poll(until) : open()), POLL_MS);
+  };
+  const stop = effect(() => {
+    if (wanted()) { if (!over && !source) untracked(open); return; }
+    close();
+    if (!over) conn.value = "paused";
+  });
+  return () => { stop(); over = true; close(); clearTimeout(flushing); conn.value = "idle"; };
+}
+
+// Resource --------------------------------------------------------------------------------------------
+// What a path answers, kept fresh: the data of a board.
+
+/**
+ * The JSON at a path, read again every so often while the page is visible and live updates are not paused.
+ * `data` is never that of another path; `error` stands beside the last data while reading fails.
+ *
+ * @param {string|null} path null reads nothing
+ * @param {{every?: number}} options every: ms between two reads (±10 %); 0 for once
+ * @returns {{data: any, error: Error|null, loading: boolean, at: number|null, refresh: () => Promise<void>}}
+ */
+export function useResource(path, { every = 0 } = {}) {
+  const [state, set] = useState({ path, data: undefined, error: null, at: null });
+  const current = useRef(path);
+  current.current = path;
+  const read = async (signal) => {
+    try {
+      const data = await api.get(path, { signal });
+      if (current.current === path) set({ path, data, error: null, at: Date.now() });
+    } catch (error) {
+      if (error.name === "AbortError" || current.current !== path) return;
+      set((old) => ({ ...(old.path === path ? old : { path, data: undefined, at: null }), error }));
+    }
+  };
+  useEffect(() => {
+    if (!path) return undefined;
+    const abort = new AbortController();
+    read(abort.signal);
+    const stop = every ? polling(every, () => read(abort.signal)) : () => {};
+    return () => { abort.abort(); stop(); };
+  }, [path, every]);
+  const mine = state.path === path ? state : { data: undefined, error: null, at: null };
+  return { data: mine.data, error: mine.error, at: mine.at, loading: Boolean(path) && mine.data === undefined && !mine.error, refresh: () => (path ? read() : Promise.resolve()) };
+}
+
+// Inbox count -----------------------------------------------------------------------------------------
+// How many gates are open in all runs; the navigation and the tab's title show it.
+
+const EVERY_MS = 10_000;
+
+/** @type {import("../vendor/signals.js").Signal<number|null>} */
+export const inboxCount = signal(boot.inbox);
+
+/** Read it now, for whoever knows that it changed. */
+export async function recount() {
+  try { inboxCount.value = (await api.get("/api/hitl/inbox?limit=200")).length; } catch { /* the board says what is wrong */ }
+}
+
+effect(() => {
+  if (!boot.session || !visible.value || paused.value) return undefined;
+  const timer = setInterval(recount, EVERY_MS);
+  return () => clearInterval(timer);
+});
