@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 from playwright.sync_api import Page
 
-#: The browser decodes the picture and counts its colours: the 256 most frequent stay, every other becomes the nearest of those.
+#: The browser decodes the picture and counts its colours. The most frequent stay, but none that is hardly another than one that stays
+#: already, so that a rare hue has a place too; every other becomes the nearest of those.
 COUNT = """
     async (png) => {
+        const ALIKE = 150, PLENTY = 2000;
         const bitmap = await createImageBitmap(await (await fetch(`data:image/png;base64,${png}`)).blob());
         const { width, height } = bitmap;
         const canvas = new OffscreenCanvas(width, height).getContext("2d");
@@ -17,11 +19,14 @@ COUNT = """
         const pixels = new Uint32Array(canvas.getImageData(0, 0, width, height).data.buffer);
         const counts = new Map();
         for (const pixel of pixels) counts.set(pixel, (counts.get(pixel) ?? 0) + 1);
-        const kept = [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, 256).map(([pixel]) => pixel);
         const parts = (pixel) => [pixel & 255, (pixel >> 8) & 255, (pixel >> 16) & 255];
-        const palette = kept.map(parts);
         const distance = ([r, g, b], [x, y, z]) => (r - x) ** 2 + (g - y) ** 2 + (b - z) ** 2;
-        const places = new Map(kept.map((pixel, place) => [pixel, place]));
+        const palette = [], places = new Map();
+        for (const [pixel, count] of [...counts].sort((a, b) => b[1] - a[1] || a[0] - b[0])) {
+            const wanted = parts(pixel);
+            if (palette.length === 256 || (count < PLENTY && palette.some((colour) => distance(colour, wanted) < ALIKE))) continue;
+            places.set(pixel, palette.push(wanted) - 1);
+        }
         for (const pixel of counts.keys()) {
             if (places.has(pixel)) continue;
             const wanted = parts(pixel);

@@ -266,7 +266,8 @@ class Worker:
             await asyncio.to_thread(self._heartbeat.stop)
 
     async def _journal_connection(self) -> Connection:
-        return await self._connect(application_name=f"holdfast {self.id}")
+        """Named after the worker, so that a rescue can cut it off; a pooler would leave that name on a session that serves others."""
+        return await (self._connect(application_name=f"holdfast {self.id}") if self._own_sessions else self._connect())
 
     # -- claiming -----------------------------------------------------------------------------------------------------
 

@@ -92,16 +92,23 @@ async def count_workflows(conn: Connection, which: Filter, *, most: int = MOST_C
     return [WorkflowCount.model_validate(row) for row in await _rows(conn, COUNTS, asdict(which) | {"most": most})]
 
 
+#: A run's own; else that of the run that it was forked from, or that started it.
 SUBJECTS: LiteralString = """
-    select r.workflow_id, i.goal
-      from app.runs r join app.intents i on i.id = r.intent_id
-     where r.workflow_id = any (%(ids)s) and not starts_with(r.intent_id, 'it-ops-')
+    select s.workflow_uuid as id,
+           (select i.goal
+              from app.runs r join app.intents i on i.id = r.intent_id
+             where r.workflow_id = any (array[s.workflow_uuid, s.forked_from, s.parent_workflow_id])
+               and not starts_with(r.intent_id, 'it-ops-')
+             order by array_position(array[s.workflow_uuid, s.forked_from, s.parent_workflow_id], r.workflow_id)
+             limit 1) as goal
+      from dbos.workflow_status s
+     where s.workflow_uuid = any (%(ids)s)
 """
 
 
 async def _subjects(conn: Connection, ids: list[str]) -> dict[str, str]:
-    """What the runs among these workflows are for."""
-    return {row["workflow_id"]: row["goal"] for row in await _rows(conn, SUBJECTS, {"ids": ids})}
+    """What these workflows are for, as far as runs have to do with them."""
+    return {row["id"]: row["goal"] for row in await _rows(conn, SUBJECTS, {"ids": ids})}
 
 
 async def list_queued(conn: Connection, *, queue: str | None = None, status: str | None = None, limit: int) -> list[OpsWorkflow]:

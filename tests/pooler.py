@@ -60,8 +60,12 @@ logfile = {folder}/log
 """)
     for file in folder.iterdir():
         file.chmod(0o644)
+    ends_with_us = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
     process = subprocess.Popen(
-        [*as_server, binary, "-q", str(folder / "pgbouncer.ini")], cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        [*as_server, *ends_with_us, binary, "-q", str(folder / "pgbouncer.ini")],
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
     )
     try:
         dsn = make_conninfo(server, host=str(folder), port=PORT)

@@ -96,7 +96,7 @@ def main(settings: Settings) -> int:
                     found[name] = asyncio.run(examined(subject))
             except SandboxNotConfigured as error:
                 missing[name] = str(error)
-    print("\n".join([*table(found), *notes(found, missing)]), flush=True)
+    print("\n".join([*(table(found) if found else ()), *notes(found, missing)]), flush=True)
     failed = any(row.verdict == "FAIL" for rows in found.values() for row in rows)
     return FAILED if failed or (named and missing) else 0
 

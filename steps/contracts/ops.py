@@ -86,8 +86,8 @@ class SleepWorkflowRequest(Wire):
 
 
 class OpsWorkflow(Wire):
-    """A workflow in one line. What it does not have is left out. subject: of a run, what it is for. parked: it only waits, and
-    no worker has it.
+    """A workflow in one line. What it does not have is left out. subject: what it is for, if a run has to do with it. parked: it only
+    waits, and no worker has it.
     """
 
     workflowID: str

@@ -30,6 +30,8 @@ GRACE_S = 60.0
 POLL_S = (0.1, 2.0)
 #: How long a machine may be out of reach while its command runs.
 AWAY_S = 30.0
+#: How long nothing may run in a machine that has no record: what another worker begins right now may not be listed yet.
+IDLE_S = 3.0
 KILL_S = 15.0
 AGAIN_S = 0.5
 MAX_HELD = 1000
@@ -236,14 +238,14 @@ class RemoteSandbox:
         """Waits for the record of the end."""
         pause_s, most_s = POLL_S
         away_since: float | None = None
-        idle = False
+        idle_since: float | None = None
         while True:
             try:
                 if (recorded := await machine.read(guest.RESULT)) is not None:
                     return recorded
-                if idle:
+                if idle_since is not None and time.monotonic() - idle_since > IDLE_S:
                     raise Trouble("NET_FAIL", "the command ended without a record of its end")
-                idle = not await machine.busy()
+                idle_since = None if await machine.busy() else idle_since or time.monotonic()
                 away_since = None
             except Trouble:
                 raise
@@ -254,9 +256,8 @@ class RemoteSandbox:
                     raise trouble from error
             if time.monotonic() > deadline:
                 raise Trouble("NET_FAIL", "the sandbox does not end its command")
-            if not idle:
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 1.5, most_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, most_s)
 
     async def _doing(self, what: ErrCode, call: Coroutine[Any, Any, T]) -> T:
         try:

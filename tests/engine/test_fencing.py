@@ -140,7 +140,9 @@ async def test_a_frozen_worker_that_comes_back_finds_every_write_refused(
     assert await shop.result("w") == ["noted", "noted"]
     before = await shop.rows("select xmin::text, * from dbos.operation_outputs order by function_id")
     brake.released.set()
-    await shop.until(lambda: asyncio.sleep(0, not frozen.running), "the zombie is gone")
+    await shop.until(
+        lambda: asyncio.sleep(0, not frozen.running and not other.running), "the zombie is gone, and the end counted"
+    )
     assert (frozen.ended, other.ended) == ({"lost": 1}, {"SUCCESS": 1})
     assert await shop.rows("select xmin::text, * from dbos.operation_outputs order by function_id") == before
     assert trace.calls == ["note"] * 3

@@ -76,6 +76,8 @@ class Workshop:
     async def crash(self, worker: Worker) -> None:
         """End a worker as `kill -9` would: nothing more is written, nothing is given back. Its runs are then taken from it."""
         me, worker.id = worker.id, "nobody"  # so that stopping gives nothing back
+        worker._knows = lambda run_id, token: True  # nor does a look that is under way
+        worker._begin = lambda claimed, history: None  # and what a claim under way brings is not begun
         journal = worker.journal._task
         if journal is not None:
             journal.cancel()

@@ -6,7 +6,7 @@ is by the package's own words; the live service may differ.
 
     POST /_fault   {"op", "times"?, "status"?, "after"?, "headers"?, "delay"?, "cut"?}   the next calls of `op` go wrong: are answered with
                    a status (`after`: although they were carried out), late, or (`cut`) a stream ends without an end
-    GET  /_log     every call: {"op", "status", "key"?, "body"?}
+    GET  /_log     every call, or every one of ?op=: {"op", "status", "key"?, "body"?}
     GET  /_state   every sandbox that runs: {"id", "metadata", "net", "processes"}
 """
 
@@ -348,7 +348,7 @@ class Service:
         return Response(status_code=204)
 
     async def logged(self, request: Request) -> Response:
-        return JSONResponse(self.log)
+        return JSONResponse([call for call in self.log if call["op"] == request.query_params.get("op", call["op"])])
 
     async def state(self, request: Request) -> Response:
         await self.expire()

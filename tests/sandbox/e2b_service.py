@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from steps.sandboxes.remote import Over, RemoteSandbox
 @dataclass(frozen=True, slots=True)
 class E2BService:
     url: str
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(verify=False, trust_env=False), repr=False)  # one, for polls
 
     def machines(self, *, api_key: str = STAND_IN_KEY, env: str = "tests") -> E2B:
         return E2B(api_key, env, api_url=self.url, sandbox_url=self.url)
@@ -27,17 +28,17 @@ class E2BService:
 
     def fault(self, op: str, **fault: Any) -> None:
         """The next call of `op` goes wrong."""
-        httpx.post(f"{self.url}/_fault", json={"op": op, **fault}).raise_for_status()
+        self.http.post(f"{self.url}/_fault", json={"op": op, **fault}).raise_for_status()
 
     def forget_faults(self) -> None:
-        httpx.delete(f"{self.url}/_fault").raise_for_status()
+        self.http.delete(f"{self.url}/_fault").raise_for_status()
 
     def calls(self, op: str) -> list[dict[str, Any]]:
-        return [call for call in httpx.get(f"{self.url}/_log").json() if call["op"] == op]
+        return list(self.http.get(f"{self.url}/_log", params={"op": op}).json())
 
     def running(self) -> list[dict[str, Any]]:
         """The sandboxes."""
-        return httpx.get(f"{self.url}/_state").json()
+        return self.http.get(f"{self.url}/_state").json()
 
 
 @contextmanager
@@ -45,6 +46,8 @@ def e2b_service(folder: Path) -> Iterator[E2BService]:
     """What cannot be had on this machine skips the test, with the reason."""
     try:
         with stand_in(folder) as url:
-            yield E2BService(url)
+            service = E2BService(url)
+            with service.http:
+                yield service
     except SandboxNotConfigured as error:
         pytest.skip(str(error))

@@ -27,7 +27,7 @@ from tests.sandbox.e2b_service import e2b_service
 from tests.sandbox.subjects import local
 from tests.steps.product import INSERT_INTENT, INSERT_RUN, patch, product, replay
 
-WAIT_S = 30.0
+WAIT_S = 60.0  # a worker starts in seconds, on a machine that does much else
 SBX_RUNS = "select task_key, attempt, err_code, provider, response from app.sbx_runs order by task_key, attempt"
 
 
@@ -147,7 +147,7 @@ async def wait_until(true: Callable[[], bool | Awaitable[bool]], what: str) -> N
         if answer if isinstance(answer, bool) else await answer:
             return
         assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.02)
 
 
 def commands_with(mark: str) -> list[int]:

@@ -41,13 +41,13 @@ FILTERS: list[tuple[str, dict[str, str], list[str]]] = [
 
 async def test_a_filter_becomes_a_query(page: Page) -> None:
     for text, query, problems in FILTERS:
-        assert await call(page, "ops/find.js", "queryOf", text, NOON) == {"query": query, "problems": problems}, text
+        assert await call(page, "boards/ops.js", "queryOf", text, NOON) == {"query": query, "problems": problems}, text
 
 
 async def test_a_filter_survives_being_taken_apart(page: Page) -> None:
     for text in ("status:ERROR ih_1", 'name:"a b" after:2h', "promote:x@v1:1"):
-        assert await call(page, "ops/find.js", "withToken", text, "queue", None) == text
-    assert await call(page, "ops/find.js", "withToken", "status:ERROR x", "status", "SUCCESS") == "x status:SUCCESS"
+        assert await call(page, "boards/ops.js", "withToken", text, "queue", None) == text
+    assert await call(page, "boards/ops.js", "withToken", "status:ERROR x", "status", "SUCCESS") == "x status:SUCCESS"
 
 
 async def test_a_diff_is_one_that_patch_applies(page: Page, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ async def test_a_list_is_refreshed_without_moving_what_is_read(page: Page) -> No
 
     shown = [row("c", 3), row("b", 2), row("a", 1)]
     fresh = [row("d", 4), row("b", 2, "SUCCESS")]
-    now = await call(page, "ops/find.js", "refreshed", shown, fresh, False)
+    now = await call(page, "data.js", "refreshed", shown, fresh, False)
     assert [(one["workflowID"], one["status"], one.get("gone", False)) for one in now["rows"]] == [
         ("c", "PENDING", True),
         ("b", "SUCCESS", False),

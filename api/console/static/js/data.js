@@ -211,3 +211,76 @@ effect(() => {
   const timer = setInterval(recount, EVERY_MS);
   return () => clearInterval(timer);
 });
+
+// Pages -----------------------------------------------------------------------------------------------
+// A list that is read in pages, kept fresh in place.
+
+const LIST_MS = 5000;
+const PAGE = 50;
+
+/** A path with the query behind it. */
+export const withQuery = (path, query) => {
+  const text = new URLSearchParams(query).toString();
+  return text ? `${path}?${text}` : path;
+};
+
+/**
+ * What is shown after the newest page was read again: known rows in their places with what is so now, those that the filter no longer
+ * finds marked `gone`, and apart from them the rows that are new. Pure.
+ */
+export function refreshed(shown, fresh, isWhole, keyOf = (row) => row.workflowID) {
+  const byKey = new Map(fresh.map((row) => [keyOf(row), row]));
+  const known = new Set(shown.map(keyOf));
+  const oldest = isWhole ? -Infinity : fresh.at(-1)?.createdAt ?? -Infinity;
+  const rows = shown.map((row) => byKey.get(keyOf(row)) ?? (row.createdAt > oldest ? { ...row, gone: true } : row));
+  return { rows, fresh: fresh.filter((row) => !known.has(keyOf(row))) };
+}
+
+/**
+ * A list that comes in pages, kept fresh without moving what is being read.
+ * @returns {{rows, waiting, cursor, busy, loading, error, at, showWaiting, loadMore, refresh, reread}} waiting: new rows that are held
+ *   back; refresh: from the beginning; reread: in place
+ */
+export function usePages(address, query = {}, keyOf = (row) => row.workflowID) {
+  const key = JSON.stringify(query);
+  const [state, set] = useState(initial(key));
+  const current = useRef(key);
+  current.current = key;
+  const update = (change) => set((old) => { const mine = old.key === key ? old : initial(key); return current.current === key ? { ...mine, ...change(mine) } : old; });
+  const page = (cursor, signal) => api.page(withQuery(address, { ...query, limit: PAGE, ...(cursor ? { cursor } : {}) }), { signal });
+  const read = async (signal) => {
+    try {
+      const { value, cursor } = await page(null, signal);
+      update((old) => {
+        if (!old.rows) return { rows: value, cursor, error: null, at: Date.now() };
+        const next = refreshed(old.rows, value, !cursor, keyOf);
+        return { rows: next.rows, waiting: next.fresh, error: null, at: Date.now() };
+      });
+    } catch (error) {
+      if (error.name !== "AbortError") update(() => ({ error }));
+    }
+  };
+  useEffect(() => {
+    const abort = new AbortController();
+    read(abort.signal);
+    const stop = polling(LIST_MS, () => read(abort.signal));
+    return () => { abort.abort(); stop(); };
+  }, [key]);
+  const mine = state.key === key ? state : initial(key);
+  return {
+    ...mine,
+    loading: !mine.rows && !mine.error,
+    showWaiting: () => update((old) => ({ rows: [...old.waiting, ...old.rows.filter((row) => !row.gone)], waiting: [] })),
+    loadMore: async () => {
+      update(() => ({ busy: true }));
+      try {
+        const { value, cursor } = await page(mine.cursor);
+        update((old) => ({ rows: [...old.rows, ...refreshed(old.rows, value, true, keyOf).fresh], cursor, busy: false }));
+      } catch (error) { update(() => ({ error, busy: false })); }
+    },
+    refresh: () => { set(initial(key)); return read(); },
+    reread: () => read(),
+  };
+}
+
+const initial = (key) => ({ key, rows: null, waiting: [], cursor: null, error: null, at: null, busy: false });

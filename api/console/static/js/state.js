@@ -84,8 +84,6 @@ export function follow(event, given, options) {
 /** Properties of a link to these parameters: html`<a ...${to({ board: "ops" })}>`. */
 export const to = (given, options) => ({ href: href(given), onClick: (event) => follow(event, given, options) });
 
-export const route = { params, read, href, go, patch, follow, to };
-
 addEventListener("popstate", () => { params.value = read(location.search); });
 
 // Prefs -----------------------------------------------------------------------------------------------

@@ -2,8 +2,7 @@
 import { html, useEffect, useMemo, useRef, useState } from "../lib.js";
 import { path, recount, useResource } from "../data.js";
 import { useKeys, useTitle } from "../frame.js";
-import { GateCard } from "../run/gate_card.js";
-import { Patches } from "../run/patches.js";
+import { GateCard, Patches } from "../run/decision.js";
 import { patch, plural, pref, to, utc, words } from "../state.js";
 import { Copy, Empty, ErrorBox, Loading } from "../ui/feedback.js";
 import { Button, Count, Dot, Icon, Left, Tag, tick, Time } from "../ui/parts.js";
@@ -111,7 +110,7 @@ function Decision({ wid, gateKey, row, onAnswered, onSnooze }) {
   const header = run.data;
   return html`<section class="stack" aria-label="Decision"><div class="row wide"><h2 class="wrap">${header?.subject ?? row?.subject ?? wid}</h2><span class="grow"></span>
       ${onSnooze && html`<${Button} small kind="quiet" icon="clock" label="Put off for an hour, in this browser only" onClick=${onSnooze}>Put off</${Button}>`}<a class="btn small" ...${to({ board: "run", wid, tab: "gate", gate: gateKey })}><${Icon} name="runs" small />Open run</a></div>
-    <div class="row wide small dim"><code>${wid}</code><${Copy} text=${wid} what="run id" />${header?.recipeRef && html`<span>${header.recipeRef.id}@${header.recipeRef.v}</span>`}${header?.queuePartitionKey && html`<span>for ${header.queuePartitionKey}</span>`}</div>
+    <div class="row wide small dim"><code class="wrap">${wid}</code><${Copy} text=${wid} what="run id" />${header?.recipeRef && html`<span>${header.recipeRef.id}@${header.recipeRef.v}</span>`}${header?.queuePartitionKey && html`<span>for ${header.queuePartitionKey}</span>`}</div>
     ${row?.mismatchRisk && html`<div class="note tone-bad" role="alert"><${Icon} name="alert" /><span>An answer may not be heard: the gate listens to another topic than its own, or no workflow is alive behind this run.</span></div>`}
     ${gate.error && html`<${ErrorBox} error=${gate.error} onRetry=${gate.refresh} />`}
     ${!gate.data && !gate.error && html`<${Loading} rows=${5} />`}

@@ -1,14 +1,14 @@
 /** The recipes board: each recipe's versions, what they say and how they differ, starts, promotions, the flywheel, import and export. */
-import { html, useState, useEffect } from "../lib.js";
+import { html, useEffect, useState } from "../lib.js";
 import { api, path, url, useResource } from "../data.js";
-import { mayNot, short, to, patch, plural } from "../state.js";
-import { ReasonDialog } from "../ui/dialogs.js";
-import { toast, Empty, States, ErrorBox, Loading, TabPanel, Tabs } from "../ui/feedback.js";
-import { Button, Dot, Pill, Tag, Time, Icon } from "../ui/parts.js";
 import { useTitle } from "../frame.js";
+import { Compare, exportRecipe, ImportDialog, Spec } from "../recipe/content.js";
 import { StartForm } from "../recipe/start.js";
-import { exportRecipe, ImportDialog, Compare, Spec } from "../recipe/content.js";
-import { Table } from "../ui/table.js";
+import { mayNot, patch, plural, short, to } from "../state.js";
+import { Table } from "../ui/content.js";
+import { ReasonDialog } from "../ui/dialogs.js";
+import { Empty, ErrorBox, Loading, States, TabPanel, Tabs, toast } from "../ui/feedback.js";
+import { Button, Dot, Icon, Pill, Tag, Time } from "../ui/parts.js";
 
 // How a version becomes stable, and how a better one comes of a failure.
 

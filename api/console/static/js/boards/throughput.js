@@ -1,12 +1,12 @@
 /** The throughput board: how work flows, who holds the queues, which limits bite, how sandboxes and load tests do. */
 import { html, useRef } from "../lib.js";
-import { duration, now, relative, count, patch, plural, to } from "../state.js";
-import { Copy, Empty, ErrorBox, Loading, Seg } from "../ui/feedback.js";
-import { tick, Pill, Tag, Time } from "../ui/parts.js";
 import { useResource } from "../data.js";
 import { useTitle } from "../frame.js";
-import { Bar, Columns, everyMinute, Numbers } from "../ui/chart.js";
-import { Table } from "../ui/table.js";
+import { count, duration, now, patch, plural, relative, to } from "../state.js";
+import { Bar, Columns, everyMinute } from "../ui/chart.js";
+import { Table } from "../ui/content.js";
+import { Copy, Empty, ErrorBox, Loading, Seg } from "../ui/feedback.js";
+import { Pill, Tag, tick, Time } from "../ui/parts.js";
 
 // What the figures add up to, and the card that shows one with its source and age.
 
@@ -127,7 +127,10 @@ function Rate({ flow, queue }) {
   const series = [{ key: "ok", label: "ended well", tone: "ok" }, { key: "failed", label: "ended badly", tone: "bad" }];
   return html`<${Card} id="rate" title="Rate" note="Workflows that ended, by minute, in the last hour" value=${`${count(sums.ok + sums.failed)} ended, ${count(sums.made)} made`} query=${flow.data.queries.rate} from="dbos.workflow_status" at=${flow.at}>
     <${Columns} points=${points} series=${series} label=${`Workflows by minute in the last hour: ${sums.ok} ended well, ${sums.failed} badly, ${sums.made} were made.`} />
-    <${Numbers} caption="Rate by minute" head=${["Minute", "Made", "Ended well", "Ended badly"]} rows=${points.filter((one) => one.made || one.ok || one.failed).map((one) => [html`<${Time} ms=${one.at} at />`, one.made ?? 0, one.ok ?? 0, one.failed ?? 0])} /></${Card}>`;
+    <details class="numbers"><summary>As a table</summary><${Table} caption="Rate by minute" rows=${points.filter((one) => one.made || one.ok || one.failed)} rowKey=${(one) => one.at} empty=${html`<${Nothing}>Nothing was made and nothing ended.</${Nothing}>`} columns=${[
+      { id: "at", label: "Minute", cell: (one) => html`<${Time} ms=${one.at} at />` },
+      ...[["made", "Made"], ["ok", "Ended well"], ["failed", "Ended badly"]].map(([id, label]) => ({ id, label, end: true, cell: (one) => count(one[id] ?? 0) })),
+    ]} /></details></${Card}>`;
 }
 
 function Fairness({ rows, of, queries, queue }) {

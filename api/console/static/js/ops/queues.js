@@ -1,12 +1,12 @@
 /** The queues: how deep, how old, how limited, paused or not; their partitions; and the workers that take from them, by version. */
 import { html, useRef, useState } from "../lib.js";
 import { api, path, useResource } from "../data.js";
-import { ReasonDialog } from "../ui/dialogs.js";
-import { toast, Empty, ErrorBox, States } from "../ui/feedback.js";
 import { boot, count, duration, mayNot, patch, plural, to } from "../state.js";
 import { Bar, Spark } from "../ui/chart.js";
+import { Table } from "../ui/content.js";
+import { ReasonDialog } from "../ui/dialogs.js";
+import { Empty, ErrorBox, States, toast } from "../ui/feedback.js";
 import { Button, Pill, Tag, tick, Time } from "../ui/parts.js";
-import { Table } from "../ui/table.js";
 
 // The dialog of a pause, or of its end: the effect, who and why.
 

@@ -1,17 +1,12 @@
 /** What is done to workflows: one beside the list, many at once, and the trail of all that was done. */
-import { html, useEffect, useState, useRef } from "../lib.js";
-import { api, polling, path, useResource } from "../data.js";
-import { withQuery } from "./find.js";
-import { patch, short, actor, count, mayNot, plural, signedInAs, duration, to } from "../state.js";
-import { Empty, ErrorBox, Loading, Seg, Copy, copyAndSay } from "../ui/feedback.js";
-import { Button, Icon, Time, Dot, illegal, look, Pill, Tag } from "../ui/parts.js";
-import { Dialog, ActionDialog } from "../ui/dialogs.js";
-import { TextField } from "../ui/fields.js";
+import { html, useEffect, useRef, useState } from "../lib.js";
+import { api, path, usePages, useResource } from "../data.js";
+import { count, duration, mayNot, patch, plural, short, to } from "../state.js";
+import { ActionDialog, Dialog, ReasonDialog } from "../ui/dialogs.js";
+import { Copy, copyAndSay, Empty, ErrorBox, Loading, Seg } from "../ui/feedback.js";
+import { Button, Dot, Icon, illegal, look, Pill, Tag, Time } from "../ui/parts.js";
 
 // What operators did, the newest first.
-
-const AUDIT_MS = 5000;
-const PAGE = 50;
 
 const VERBS = { cancel: ["stop", "cancelled"], resume: ["play", "resumed"], fork: ["fork", "forked"], pause: ["pause", "paused"], weight: ["ops", "weighed"], limit: ["ops", "limited"], "pause-worker": ["pause", "paused"], "resume-worker": ["play", "resumed"] };
 
@@ -36,26 +31,11 @@ export function AuditLine({ row, brief }) {
 
 /** All of them, in pages. */
 export function Audit() {
-  const [state, set] = useState({ rows: null, cursor: null, error: null, busy: false });
-  const page = (cursor) => api.page(withQuery("/api/ops/audit", { limit: PAGE, ...(cursor ? { cursor } : {}) }));
-  const read = async () => {
-    try {
-      const { value, cursor } = await page();
-      set((old) => {
-        const known = new Set((old.rows ?? []).map(keyOf));
-        return { ...old, error: null, rows: old.rows ? [...value.filter((row) => !known.has(keyOf(row))), ...old.rows] : value, cursor: old.rows ? old.cursor : cursor };
-      });
-    } catch (error) { set((old) => ({ ...old, error })); }
-  };
-  useEffect(() => { read(); return polling(AUDIT_MS, read); }, []);
-  const more = async () => {
-    set((old) => ({ ...old, busy: true }));
-    try { const { value, cursor } = await page(state.cursor); set((old) => ({ ...old, rows: [...old.rows, ...value], cursor, busy: false })); } catch (error) { set((old) => ({ ...old, error, busy: false })); }
-  };
-  if (!state.rows) return state.error ? html`<${ErrorBox} error=${state.error} onRetry=${read} />` : html`<${Loading} rows=${6} />`;
-  return html`<div class="stack">${state.error && html`<${ErrorBox} error=${state.error} onRetry=${read} />`}
-    ${state.rows.length ? html`<ul class="card audit">${state.rows.map((row) => html`<${AuditLine} key=${keyOf(row)} row=${row} />`)}</ul>` : html`<${Empty} icon="shield" title="Nobody has done anything yet"><p>Every cancel, resume, fork and pause is kept here, with who did it and why.</p></${Empty}>`}
-    ${state.cursor && html`<div class="row"><${Button} busy=${state.busy} onClick=${more}>Earlier ones</${Button}></div>`}</div>`;
+  const list = usePages("/api/ops/audit", undefined, keyOf);
+  const rows = list.rows && [...list.waiting, ...list.rows];
+  return html`<div class="stack">${list.error && html`<${ErrorBox} error=${list.error} onRetry=${list.refresh} />`}${list.loading && html`<${Loading} rows=${6} />`}
+    ${rows && (rows.length ? html`<ul class="card audit">${rows.map((row) => html`<${AuditLine} key=${keyOf(row)} row=${row} />`)}</ul>` : html`<${Empty} icon="shield" title="Nobody has done anything yet"><p>Every cancel, resume, fork and pause is kept here, with who did it and why.</p></${Empty}>`)}
+    ${list.cursor && html`<div class="row"><${Button} busy=${list.busy} onClick=${list.loadMore}>Earlier ones</${Button}></div>`}</div>`;
 }
 
 const keyOf = (row) => [row.at, row.op, row.actor, row.targetWorkflowID, row.queueName, row.partitionKey, row.workerID, row.forkedWorkflowID].join("|");
@@ -87,54 +67,49 @@ export async function forEachOf(items, act, { atOnce = AT_ONCE, stopped = () => 
   await Promise.all(Array.from({ length: Math.min(atOnce, items.length) }, lane));
 }
 
-/** @param {{op: "cancel"|"resume"|"fork", rows: {workflowID: string, status: string}[], isAll?: boolean, onClose: () => void, onDone: () => void}} props */
+/** @param {{op: "cancel"|"resume"|"fork", rows: {workflowID: string, status: string}[], capped?: boolean, onClose: () => void, onDone: () => void}} props */
 export function BulkDialog({ op, rows, capped, onClose, onDone }) {
   const [verb, effect] = EFFECTS[op];
   const { allowed, refused } = preview(op, rows);
-  const targets = rows.filter((row) => !illegal(op, row.status));
-  const [by, setBy] = useState(signedInAs ?? actor.value);
-  const [reason, setReason] = useState("");
   const [from, setFrom] = useState("last");
-  const [tried, setTried] = useState(false);
-  const [outcomes, setOutcomes] = useState(null);
-  const stop = useRef(false);
-  const running = outcomes !== null && outcomes.length < targets.length && !stop.current;
-  const act = async ({ workflowID }) => {
-    try {
-      const body = { actor: by.trim(), reason: reason.trim() };
-      if (op === "fork") body.stepN = from === "first" ? 1 : Math.max(1, (await api.get(path`/api/ops/wf/${workflowID}`)).actions.find((one) => one.op === "fork").maxStep);
-      const answer = await api.post(path`/api/ops/wf/${workflowID}/${op}`, body);
-      return { workflowID, ok: true, text: answer.forkedWorkflowID ? `→ ${answer.forkedWorkflowID}` : "accepted" };
-    } catch (error) { return { workflowID, ok: false, text: error.message }; }
-  };
-  const send = async () => {
-    setTried(true);
-    if (!by.trim() || !reason.trim() || outcomes) return;
-    if (!signedInAs) actor.value = by.trim();
-    setOutcomes([]);
-    await forEachOf(targets, act, { stopped: () => stop.current, tell: (_, outcome) => setOutcomes((all) => [...all, outcome]) });
-    onDone();
-  };
-  const close = () => { stop.current = true; onClose(); };
-  return html`<${Dialog} title=${`${verb} ${plural(allowed, "workflow")}`} onClose=${close} footer=${outcomes
-      ? html`<${Button} kind=${running ? "danger" : "primary"} onClick=${() => { if (running) { stop.current = true; setOutcomes([...outcomes]); } else onClose(); }}>${running ? "Stop here" : "Close"}</${Button}>`
-      : html`<${Button} onClick=${close}>Keep them as they are</${Button}><${Button} kind=${op === "cancel" ? "danger" : "primary"} why=${allowed ? undefined : "None of them is in a state that allows this."} onClick=${send}>${verb} ${count(allowed)}</${Button}>`}>
-    <p class="dim">${effect}</p>${mayNot("operate") && html`<p class="tone-bad" role="alert">${mayNot("operate")}</p>`}
-    <ul class="stack tight preview"><li class="row"><${Dot} state="SUCCESS" /><b class="num">${count(allowed)}</b> will be asked to ${op}${capped ? html` <span class="dim">(the first ${count(rows.length)} that the filter finds)</span>` : ""}</li>
+  const [by, setBy] = useState(null);
+  const signed = useRef(null);
+  const title = `${verb} ${plural(allowed, "workflow")}`;
+  if (by) return html`<${Progress} title=${title} targets=${rows.filter((row) => !illegal(op, row.status))} act=${(row) => askOf(op, row.workflowID, by, from)} onClose=${onClose} onDone=${onDone} />`;
+  return html`<${ReasonDialog} title=${title} verb=${`${verb} ${count(allowed)}`} danger=${op === "cancel"} keep="Keep them as they are" why=${mayNot("operate") ?? (allowed ? undefined : "None of them is in a state that allows this.")}
+      onClose=${() => (signed.current ? setBy(signed.current) : onClose())} send=${async (given) => { signed.current = given; }}>
+    <p class="dim">${effect}</p>
+    <ul class="stack tight"><li class="row"><${Dot} state="SUCCESS" /><b class="num">${count(allowed)}</b> will be asked to ${op}${capped ? html` <span class="dim">(the first ${count(rows.length)} that the filter finds)</span>` : ""}</li>
       ${Object.entries(refused).map(([status, n]) => html`<li class="row" key=${status}><${Dot} state=${status} /><b class="num">${count(n)}</b> left out <span class="dim">(${status === "PENDING" ? "Under way" : look(status).word})</span></li>`)}</ul>
-    ${outcomes ? html`<${Progress} verb=${verb} outcomes=${outcomes} of=${targets.length} />` : html`<form class="form" onSubmit=${(event) => { event.preventDefault(); send(); }}>
-      ${op === "fork" && html`<div class="field"><span class="label">Make anew from</span><${Seg} label="Make anew from" value=${from} onChange=${setFrom} options=${[["last", "the last record"], ["first", "the first record"]]} /></div>`}
-      <${TextField} label="Reason" autofocus value=${reason} onInput=${setReason} rows=${2} maxlength="2000" hint="Kept with every one of them." error=${tried && !reason.trim() ? "Say why; it is kept with the action." : null} />
-      <${TextField} label="Your name" value=${by} onInput=${setBy} maxlength="200" readonly=${Boolean(signedInAs)} error=${tried && !by.trim() ? "Say who you are; it is kept with the action." : null} />
-      <button type="submit" hidden></button></form>`}
-  </${Dialog}>`;
+    ${op === "fork" && html`<div class="field"><span class="label">Make anew from</span><${Seg} label="Make anew from" value=${from} onChange=${setFrom} options=${[["last", "the last record"], ["first", "the first record"]]} /></div>`}
+  </${ReasonDialog}>`;
 }
 
-function Progress({ outcomes, of }) {
+/** Ask for one action; what came of it: {workflowID, ok, text}. */
+async function askOf(op, workflowID, by, from) {
+  try {
+    const body = { ...by };
+    if (op === "fork") body.stepN = from === "first" ? 1 : Math.max(1, (await api.get(path`/api/ops/wf/${workflowID}`)).actions.find((one) => one.op === "fork").maxStep);
+    await api.post(path`/api/ops/wf/${workflowID}/${op}`, body);
+    return { workflowID, ok: true };
+  } catch (error) { return { workflowID, ok: false, text: error.message }; }
+}
+
+function Progress({ title, targets, act, onClose, onDone }) {
+  const [outcomes, setOutcomes] = useState([]);
+  const [stopped, setStopped] = useState(false);
+  const stop = useRef(false);
+  const end = () => { stop.current = true; setStopped(true); };
+  useEffect(() => {
+    forEachOf(targets, act, { stopped: () => stop.current, tell: (_, outcome) => setOutcomes((all) => [...all, outcome]) }).then(onDone);
+    return end;
+  }, []);
+  const running = !stopped && outcomes.length < targets.length;
   const failed = outcomes.filter((one) => !one.ok);
-  return html`<div class="stack tight"><progress class="progress" max=${of} value=${outcomes.length} aria-label="How many are done"></progress>
-    <p role="status"><b class="num">${count(outcomes.length)}</b> of ${count(of)} asked, <b class="num">${count(outcomes.length - failed.length)}</b> accepted${failed.length ? html`, <b class="num tone-bad">${count(failed.length)}</b> refused` : ""}</p>
-    ${failed.length ? html`<ul class="stack tight outcomes">${failed.slice(0, 50).map((one) => html`<li class="row" key=${one.workflowID}><${Dot} state="ERROR" label=${look("ERROR").word} /><code>${short(one.workflowID, 14, 6)}</code><span class="dim wrap">${one.text}</span></li>`)}</ul>` : null}</div>`;
+  return html`<${Dialog} title=${title} onClose=${onClose} footer=${html`<${Button} kind=${running ? "danger" : "primary"} onClick=${running ? end : onClose}>${running ? "Stop here" : "Close"}</${Button}>`}>
+    <progress class="progress" max=${targets.length} value=${outcomes.length} aria-label="How many are done"></progress>
+    <p role="status"><b class="num">${count(outcomes.length)}</b> of ${count(targets.length)} asked, <b class="num">${count(outcomes.length - failed.length)}</b> accepted${failed.length ? html`, <b class="num tone-bad">${count(failed.length)}</b> refused` : ""}</p>
+    ${failed.length ? html`<ul class="stack tight outcomes">${failed.slice(0, 50).map((one) => html`<li class="row" key=${one.workflowID}><${Dot} state="ERROR" label="Refused" /><code>${short(one.workflowID, 14, 6)}</code><span class="dim wrap">${one.text}</span></li>`)}</ul>` : null}</${Dialog}>`;
 }
 
 // One workflow beside the list: why it is not at work, what may be done to it, its journal, and what was done to it.

@@ -1,13 +1,12 @@
 /** What a version is, how it differs from another, and bundles in and out. */
 import { html, useMemo, useState } from "../lib.js";
-import { path, useResource, api } from "../data.js";
-import { diffMode, patch, plural, bytes, go } from "../state.js";
-import { Diff } from "../ui/diff.js";
-import { Copy, Empty, Seg, States, ErrorBox, toast } from "../ui/feedback.js";
-import { Select, Field } from "../ui/fields.js";
-import { JsonCard } from "../ui/json.js";
-import { Tag, Button, Icon } from "../ui/parts.js";
+import { api, path, useResource } from "../data.js";
+import { bytes, diffMode, go, patch, plural } from "../state.js";
+import { Diff, JsonCard } from "../ui/content.js";
 import { Dialog } from "../ui/dialogs.js";
+import { Copy, Empty, ErrorBox, Seg, States, toast } from "../ui/feedback.js";
+import { Field, Select } from "../ui/fields.js";
+import { Button, Icon, Tag } from "../ui/parts.js";
 
 // A unified diff of two texts, by lines. Pure.
 

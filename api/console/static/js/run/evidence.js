@@ -4,11 +4,10 @@ import { api, path, url, useResource } from "../data.js";
 import { bytes, clock, patch, plural, to } from "../state.js";
 import { isFinal } from "../store.js";
 import { titleOf } from "../timeline/layout.js";
+import { Json, Table } from "../ui/content.js";
 import { Drawer } from "../ui/dialogs.js";
 import { Copy, copyAndSay, Empty, ErrorBox, Loading, Seg, States } from "../ui/feedback.js";
-import { Json } from "../ui/json.js";
 import { Button, Dot, Icon, Tag, Time } from "../ui/parts.js";
-import { Table } from "../ui/table.js";
 
 // Artifacts -------------------------------------------------------------------------------------------
 // What a run left behind: a table, and a look at each. Content is shown as text, whatever it says it is.

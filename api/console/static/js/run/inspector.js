@@ -56,7 +56,7 @@ function GroupDetails({ rows }) {
 
 function RowDetails({ store, row }) {
   const gate = row.kind === "gate" && store.gates.value.find((one) => one.gateKey === row.stepID);
-  if (gate) return html`<${Lazy} load=${() => import("./gate_card.js")} name="GateCard" props=${{ gate, bare: true, run: store.header.value, focusKeys: true, onAnswered: () => store.readGates(), onStale: () => store.readGates() }} meanwhile=${html`<${Loading} />`} />`;
+  if (gate) return html`<${Lazy} load=${() => import("./decision.js")} name="GateCard" props=${{ gate, bare: true, run: store.header.value, focusKeys: true, onAnswered: () => store.readGates(), onStale: () => store.readGates() }} meanwhile=${html`<${Loading} />`} />`;
   return html`<${Facts} row=${row} wid=${store.wid} /><${Details} row=${row} wid=${store.wid} />`;
 }
 
@@ -89,7 +89,7 @@ function Details({ row, wid }) {
     ${row.kind === "child" && html`<${Output} wid=${row.stepID} />`}`;
 }
 
-const loadJson = () => import("../ui/json.js");
+const loadJson = () => import("../ui/content.js");
 
 /** What a sandbox task said, as it was streamed. */
 function Output({ wid }) {

@@ -1,4 +1,4 @@
-/** Charts drawn by hand: columns over time, bars against a limit, sparklines. Each is an image with a sentence, and a table for whoever wants numbers. */
+/** Charts drawn by hand: columns over time, bars against a limit, sparklines. Each is an image with a sentence. */
 import { cx, html, useEffect, useRef, useState } from "../lib.js";
 import { count, hour } from "../state.js";
 
@@ -82,8 +82,3 @@ export function Spark({ values, label, tone = "accent" }) {
   return html`<svg class="spark" viewBox="0 0 100 24" role="img" aria-label=${label} preserveAspectRatio="none"><title>${label}</title>
     <polygon class=${`area-${tone}`} points=${`0,24 ${points.join(" ")} 100,24`} /><polyline class=${`line-${tone}`} points=${points.join(" ")} /></svg>`;
 }
-
-/** The numbers behind a chart. */
-export const Numbers = ({ caption, head, rows }) => html`<details class="numbers"><summary>As a table</summary>
-  <div class="table-wrap" tabindex="0" role="region" aria-label=${caption}><table class="table"><caption class="sr">${caption}</caption><thead><tr>${head.map((name) => html`<th scope="col" key=${name}>${name}</th>`)}</tr></thead>
-  <tbody>${rows.map((row, i) => html`<tr key=${i}>${row.map((cell, n) => html`<td key=${n} class=${typeof cell === "number" ? "end" : null}>${typeof cell === "number" ? count(cell) : cell}</td>`)}</tr>`)}</tbody></table></div></details>`;

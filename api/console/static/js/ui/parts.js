@@ -31,7 +31,6 @@ const PATHS = {
   fold: "M2 8h4M10 8h4M4 6l2 2-2 2M12 6l-2 2 2 2",
   file: "M4 2h5l3 3v9H4zM9 2v3h3",
   link: "M6.5 9.5l3-3M7 4.5l1-1a2.8 2.8 0 0 1 4 4l-1 1M9 11.5l-1 1a2.8 2.8 0 0 1-4-4l1-1",
-  external: "M9 3h4v4M13 3 7.5 8.5M6.5 4H3v9h9V9.5",
   download: "M8 2.5v7.5M5 7.2l3 3 3-3M3 13h10",
   upload: "M8 10V2.5M5 5.3l3-3 3 3M3 13h10",
   refresh: "M13 8a5 5 0 1 1-1.5-3.6M13 2.5v2.4h-2.4",
@@ -41,17 +40,12 @@ const PATHS = {
   plus: "M8 3.5v9M3.5 8h9",
   user: "M8 8a2.7 2.7 0 1 0 0-5.4A2.7 2.7 0 0 0 8 8zM3 13.6c.5-2.4 2.4-3.8 5-3.8s4.5 1.4 5 3.8",
   star: "M8 2l1.8 3.9 4.2.5-3.1 2.9.8 4.2L8 11.4 4.3 13.5l.8-4.2L2 6.4l4.2-.5z",
-  columns: "M2.5 3h11v10h-11zM8 3v10",
-  rows: "M2.5 3h11v10h-11zM2.5 8h11",
 };
 
 /** @param {{name: keyof typeof PATHS, small?: boolean, class?: string}} props */
 export function Icon({ name, small, class: extra = "" }) {
   return html`<svg class="icon ${small ? "small" : ""} ${extra}" viewBox="0 0 16 16" aria-hidden="true"><path d=${PATHS[name] ?? PATHS.info} /></svg>`;
 }
-
-/** Whether there is such an icon. */
-export const hasIcon = (name) => name in PATHS;
 
 // Status ----------------------------------------------------------------------------------------------
 // States as a shape and a word, so that nobody needs the colour: Dot, Pill, Tag.
@@ -174,12 +168,6 @@ export function Time({ ms, at }) {
   if (ms === null || ms === undefined) return html`<span class="faint">–</span>`;
   const [text, title] = at ? [clock(ms), relative(ms, tick.value)] : [relative(ms, tick.value), `${clock(ms)} · ${iso(ms)}`];
   return html`<time dateTime=${iso(ms)} title=${title}>${text}</time>`;
-}
-
-/** A length of time; one without an end grows. */
-export function Span({ from, to }) {
-  if (from === null || from === undefined) return html`<span class="faint">–</span>`;
-  return html`<span class="num">${duration((to ?? tick.value) - from)}</span>`;
 }
 
 /** Time left until a deadline, or since it passed. */
