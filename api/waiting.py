@@ -7,6 +7,7 @@ for everybody who waits, finds the rest. While nobody waits, nothing listens.
 """
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -134,6 +135,9 @@ class EventWaits:
                     await self._serve(connection)
             except Exception as error:  # whatever it is, the next try may do better
                 log.warning("waiting for events without a listener; trying again", error=repr(error))
+                traceback.clear_frames(
+                    error.__traceback__
+                )  # they hold the error, and it them, as long as nobody collects garbage
                 await asyncio.sleep(self._retry_s)
 
     async def _serve(self, connection: psycopg.AsyncConnection) -> None:

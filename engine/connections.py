@@ -8,6 +8,7 @@ server turned read-only is closed by the statement that finds out. What the stri
 import asyncio
 import contextlib
 import select
+import traceback
 from typing import Any, ClassVar, LiteralString, Self
 
 import psycopg
@@ -48,7 +49,9 @@ class PrimaryConnection(psycopg.AsyncConnection[Any]):
         while True:
             try:
                 return await super().connect(conninfo, **kwargs)
-            except psycopg.OperationalError:
+            except psycopg.OperationalError as error:
+                # psycopg's frames hold the error, which holds them: while a database is away, that is all a process makes.
+                traceback.clear_frames(error.__traceback__)
                 if cls.enough is None or cls.enough.is_set():
                     raise
             with contextlib.suppress(TimeoutError):

@@ -42,6 +42,7 @@ ConnectSync = Callable[..., psycopg.Connection[Any]]
 CLAIM_GAP_S = 0.005  # between claims while work keeps coming, so that one claim takes several
 TICK_S = 1.0
 RECONCILE_S = 30.0
+TELL_EVERY_S = 5.0  # of the same trouble
 
 
 class Worker:
@@ -218,12 +219,15 @@ class Worker:
 
     async def _forever(self, loop_body: Callable[[], Awaitable[None]], name: str) -> None:
         """Run a loop; when the database fails it, start it anew with a new connection."""
+        told_at_s = float("-inf")
         while not self._stopping.is_set():
             try:
                 await loop_body()
                 return
             except (psycopg.Error, OSError) as error:
-                log.warning("database trouble, trying again", loop=name, error=str(error).partition("\n")[0])
+                if time.monotonic() >= told_at_s + TELL_EVERY_S:
+                    log.warning("database trouble, trying again", loop=name, error=str(error).partition("\n")[0])
+                    told_at_s = time.monotonic()
             except Exception:
                 log.exception("unexpected trouble, trying again", loop=name)
             await asyncio.sleep(random.uniform(0.05, 0.3))

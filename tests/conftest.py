@@ -121,8 +121,11 @@ def empty_database(server: str) -> Iterator[str]:
 def new_database(server: str, template: str, *, direct: bool = False) -> Iterator[str]:
     """direct: not through a pooler, whatever the option says."""
     name = f"test_{uuid4().hex}"
+    create = sql.SQL(
+        "create database {} template {} strategy file_copy"
+    )  # for a small template less than half the time of the default
     with connect(server, autocommit=True) as conn:
-        conn.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template)))
+        conn.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
     try:
         yield make_conninfo(server if direct else through_pooler or server, dbname=name)
     finally:

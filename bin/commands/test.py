@@ -1,7 +1,7 @@
 """bin/test: the test suite. Arguments are pytest's; paths count from the top of the checkout.
 
-The whole suite is shared out among the processors, a file at a time, each process with a database server of its own. Where paths are
-given, or -n, -p or --pdb, pytest is called as it is.
+The whole suite is shared out, a file at a time, among processes with a database server each: one more than there are processors, since
+much of it waits. Where paths are given, or -n, -p or --pdb, pytest is called as it is.
 """
 
 import os
@@ -17,8 +17,8 @@ ITS_OWN = ("-n", "-p", "--pdb", "--dist", "--collect-only", "--co")
 def sharing(arguments: Sequence[str], processors: int) -> list[str]:
     """What makes pytest share the suite out, where that is of use."""
     named = any(not argument.startswith("-") or argument.startswith(ITS_OWN) for argument in arguments)
-    processes = min(processors, MOST_PROCESSES)
-    return [] if named or processes < 2 else ["-n", str(processes), "--dist", "loadfile"]
+    processes = min(processors + 1, MOST_PROCESSES)
+    return [] if named or processors < 2 else ["-n", str(processes), "--dist", "loadfile"]
 
 
 if __name__ == "__main__":

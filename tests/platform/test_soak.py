@@ -63,7 +63,7 @@ def test_chaos_kills_workers_and_crashes_the_database_and_loses_nothing(
     own_server: OwnServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(chaos, "PAUSE_S", (0.3, 0.6))
-    assert play("chaos", own_server.dsn, tmp_path / "logs", minutes=0.08, server=own_server) == 0
+    assert play("chaos", own_server.dsn, tmp_path / "logs", minutes=0.2, server=own_server) == 0
     said = capsys.readouterr().out
     assert "killed 0 times" not in said
     assert "crashed 0 times" not in said
