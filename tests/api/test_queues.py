@@ -240,6 +240,7 @@ async def test_a_run_that_waits_holds_no_place_under_a_cap(front: Front) -> None
         await front.until(lambda: front.tasks.at_work == 2)
         for_people = await front.start("waits for a person")
         await front.at_gate(for_people)
+        await front.at_rest(for_people)  # the gate is asked a moment before the run waits at it
         assert await front.reason(for_people) == "person"
         await front.at_rest(for_tasks)
         front.tasks.released.set()
