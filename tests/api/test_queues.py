@@ -134,10 +134,10 @@ class Front:
     async def reason_of_task(self, id: str) -> str | None:
         return (await self.client.get(f"/api/ops/wf/{id}")).json().get("reason", {}).get("code")
 
-    async def at_rest(self, wid: str) -> None:
-        """Wait until the run has started all of its tasks and waits for them."""
+    async def at_rest(self, wid: str, reason: str = "child") -> None:
+        """Wait until the run waits for this: with "child", until it has started all of its tasks."""
         async with asyncio.timeout(WAIT_S):
-            while await self.reason(wid) != "child":
+            while await self.reason(wid) != reason:
                 await asyncio.sleep(0.01)
 
     async def tasks_of(self, wid: str) -> list[tuple[Any, ...]]:
@@ -240,8 +240,7 @@ async def test_a_run_that_waits_holds_no_place_under_a_cap(front: Front) -> None
         await front.until(lambda: front.tasks.at_work == 2)
         for_people = await front.start("waits for a person")
         await front.at_gate(for_people)
-        await front.at_rest(for_people)  # the gate is asked a moment before the run waits at it
-        assert await front.reason(for_people) == "person"
+        await front.at_rest(for_people, "person")  # the gate is asked a moment before the run waits at it
         await front.at_rest(for_tasks)
         front.tasks.released.set()
         await front.engine.result(for_tasks, timeout_s=WAIT_S)
