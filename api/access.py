@@ -169,12 +169,15 @@ def token_in(request: Request) -> str | None:
 
 def require_own_page(request: Request) -> None:
     """Raises Forbidden for what a page of another site makes a browser change. Programs that are no browsers say neither header."""
-    if request.method in SAFE:
-        return
-    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    ours = origin is None or urlsplit(origin).netloc == request.headers.get("host")
-    if site not in ("same-origin", "none") if site is not None else not ours:
+    if request.method not in SAFE and not is_of_own_page(request):
         raise Forbidden("a page of another site may not do this; use the console, or a program with a token")
+
+
+def is_of_own_page(request: Request) -> bool:
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        return site in ("same-origin", "none")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 
 def require_this_machine(request: Request) -> None:

@@ -204,8 +204,7 @@ async def test_what_passes_is_asked_again_and_what_does_not_is_not(error: dict[s
 # Leaving ---------------------------------------------------------------------------------------------------------------------------
 
 
-async def test_who_is_cancelled_leaves_nothing_running_behind() -> None:
-    fake = FakeOpenCode(silent=9)
+async def cancelled_while_it_asks(fake: FakeOpenCode) -> None:
     asking = asyncio.create_task(LiveOpenCode(fake.server, QUICK).ask(plan_question("run_1")))
     async with asyncio.timeout(20):
         while not fake.asked:
@@ -213,6 +212,11 @@ async def test_who_is_cancelled_leaves_nothing_running_behind() -> None:
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
+
+
+async def test_who_is_cancelled_leaves_nothing_running_behind() -> None:
+    fake = FakeOpenCode(silent=9)
+    await cancelled_while_it_asks(fake)
     assert len(fake.aborted) == 1
     assert not fake.is_busy
 
@@ -235,11 +239,5 @@ async def test_who_is_cancelled_twice_does_not_forget_either() -> None:
 
 async def test_a_question_that_is_just_arriving_is_aborted_although_the_server_says_that_it_is_idle() -> None:
     fake = FakeOpenCode(silent=9, says_idle=True)
-    asking = asyncio.create_task(LiveOpenCode(fake.server, QUICK).ask(plan_question("run_1")))
-    async with asyncio.timeout(20):
-        while not fake.asked:
-            await asyncio.sleep(0.01)
-    asking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asking
+    await cancelled_while_it_asks(fake)
     assert len(fake.aborted) == 1
