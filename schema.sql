@@ -25,10 +25,13 @@
 create schema dbos;
 create schema engine;
 
+-- Written by this file and by each of bin/upgrades/. Code of an older version than works_with may not go on working here.
 create table engine.schema_version (
     version     int primary key,
-    applied_at  timestamptz not null default now()
+    applied_at  timestamptz not null default now(),
+    works_with  int not null
 );
+insert into engine.schema_version (version, works_with) values (2, 1);
 
 -- Empty in production. A row here stops the clock for everyone, which is how tests own time.
 create table engine.clock (
@@ -1256,6 +1259,7 @@ create table app.mock_receipts (
     updated_at        timestamptz not null default now()
 );
 create index mock_receipts_by_run on app.mock_receipts (run_id);
+create index mock_receipts_by_time on app.mock_receipts using brin (created_at);
 
 -- Approvals given before the plan's gate opened. Written by the approve-plan route.
 create table app.plan_approvals (

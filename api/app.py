@@ -69,6 +69,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/api/runs/{wid}/improve", improvements.improve),
     ("GET", "/api/runs/{wid}/improvements", improvements.list_improvements),
     ("GET", "/api/runs/{wid}/stream", streams.get_events),
+    ("GET", "/api/ops/stream", streams.get_changes),
     ("GET", "/api/runs/{wid}/stream/{key}", streams.get_stream),
     ("GET", "/api/artifacts/{uri:path}", artifacts.get_artifact),
     # Gates

@@ -13,13 +13,14 @@ from starlette.responses import Response
 from api.answers import EventAccepted, IntentStarted, PlanApproved, RetryAccepted
 from api.errors import refusal
 from api.gates import require_approver
-from api.http import Door, Handler, caller_of, json_response, read_json
+from api.http import Door, Handler, caller_of, json_response, read_json, read_signed
 from api.run_view import run_view
 from api.views import Run, require_run
-from steps import approvals, compat, ingress, retry
+from steps import approvals, compat, ingress, ops
 from steps.contracts.base import parse
 from steps.contracts.gate import PlanApprovalRequest, RunEvent
 from steps.contracts.intent import RunRequest
+from steps.contracts.ops import RetryRequest
 from steps.errors import ProductError
 from steps.times import iso_of
 
@@ -74,7 +75,8 @@ async def get_run(door: Door, request: Request) -> Response:
 
 
 async def retry_run(door: Door, request: Request) -> Response:
-    again = await retry.retry_run(door.engine, request.path_params["wid"], version=door.config.app_version)
+    asked = parse(RetryRequest, await read_signed(door, request))
+    again = await ops.retry(door.engine, request.path_params["wid"], asked, version=door.config.app_version)
     return json_response(RetryAccepted(accepted=True, newRunId=again.run_id, fromStep=again.from_step).document(), 202)
 
 

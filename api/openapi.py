@@ -28,8 +28,9 @@ REFUSALS: Mapping[int, str] = {
     410: "The older routes are switched off.",
     429: "Too many requests with one token, or too many clients that wait; `retry-after` says when to ask again.",
     500: "Unexpected. Details are in the log only.",
+    503: "The database is away at the moment; `retry-after` says when to ask again. What was asked may have been done all the same.",
 }
-EVERYWHERE = (400, 403, 429, 500)
+EVERYWHERE = (400, 403, 429, 500, 503)
 
 
 async def get_document(door: Door, request: Request) -> Response:

@@ -53,6 +53,7 @@ from steps.contracts.ops import (
     QueueDepth,
     QueueDepthQuery,
     ResumeWorkflowRequest,
+    RetryRequest,
     SleepWorkflowRequest,
     WorkflowCount,
     WorkflowFilter,
@@ -202,6 +203,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/api/runs/{wid}/stream"): Operation(
         "Runs", "Everything that the run does, live.", {200: EVENTS}, (404,), query=EventsQuery
     ),
+    ("GET", "/api/ops/stream"): Operation("Operations", "A hint whenever something may have changed.", {200: EVENTS}),
     ("GET", "/api/runs/{wid}/stream/{key}"): Operation(
         "Runs", "A stream of the run, from its start until it is closed.", {200: LATE}, (404,), query=StreamQuery
     ),
@@ -340,7 +342,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/runs/{wid}"): Operation("Older clients", "A run whole.", {200: RunView}, (404,)),
     ("POST", "/runs/{wid}/retry"): Operation(
-        "Older clients", "Try a failed run again, from its first step that is not done.", {202: RetryAccepted}, (404, 409)
+        "Older clients",
+        "Try a failed run again, from its first step that is not done.",
+        {202: RetryAccepted},
+        (404, 409),
+        body=RetryRequest,
     ),
     ("POST", "/runs/{wid}/events"): Operation(
         "Older clients", "Answer the run's latest gate.", {202: EventAccepted}, (404, 409), body=RunEvent

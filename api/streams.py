@@ -1,8 +1,9 @@
-"""Watching a run while it works: its streams as lines, and everything that it does as events.
+"""Watching a run while it works: its streams as lines, and everything that it does as events; and all workflows, as hints.
 
 Both read rows and wait for a flag (api.waiting), so a client that only listens costs the database nothing, and one that reads slowly
 is never read ahead of. An event's id is a place in the run's journal: whoever comes back with it, to whichever process, goes on
-behind it. What has no place in the journal, the run's header, is sent as it is now, whenever it changed.
+behind it. What has no place in the journal, the run's header and an answer that the run has not taken yet, is sent as it is now,
+whenever it changed.
 """
 
 import asyncio
@@ -26,13 +27,15 @@ from api.artifacts import patches_of_run, with_diffs
 from api.http import BadRequest, Door, noticing_departure, numbers_in_query, query_of
 from api.timeline import FROM_THE_START, Cursor, cursor_of, news
 from api.views import Run, find_gates, find_run, gate_view, require_run, run_header
-from engine import FINAL
+from api.waiting import ANY_WORKFLOW
+from engine import FINAL, cannot_now
 from steps.contracts.base import JsonObject, Wire, parse
 from steps.documents import json_or_text
 from steps.errors import NotFound
 
 HEARTBEAT_S = 15.0
-GAP_S = 0.05  # between two reads for one client, so that what happens at once is sent at once
+WAITING = "WAITING_INPUT"
+GAP_S = 0.05  # at least, between two reads for one client, so that what happens at once is sent at once
 BATCH = 500  # rows in memory for one client
 CLOSED = b'"__DBOS_STREAM_CLOSED__"'
 CURSOR = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
@@ -66,8 +69,10 @@ async def until_trouble(chunks: Chunks) -> Chunks:
         try:
             async for chunk in chunks:
                 yield chunk
-        except psycopg.OperationalError as error:
-            log.warning("a live stream ended early", error=str(error))
+        except psycopg.Error as error:
+            if not cannot_now(error):
+                raise
+            log.warning("a live stream ended early", error_type=type(error).__qualname__)
 
 
 @asynccontextmanager
@@ -150,6 +155,39 @@ async def stream_lines(door: Door, request: Request, workflow_id: str, offset: i
             await watch.changed.wait()
 
 
+# All workflows as hints --------------------------------------------------------------------------------------
+
+HINT_GAP_S = 1.0  # at least, between two hints to one client
+LOOK_S = 5.0  # at most, until a change is noticed that nobody notified
+#: Where the database stands: every transaction that writes moves it on, and only such.
+PLACE: LiteralString = "select pg_snapshot_xmax(pg_current_snapshot())::text"
+
+
+async def get_changes(door: Door, request: Request) -> Response:
+    """A hint, as a server-sent event, whenever something may have changed in any workflow, queue or gate."""
+    door.waits.require_room()
+    place = request.headers.get("last-event-id") or request.query_params.get("after")
+    return Live(hints(door, request, place), "text/event-stream")
+
+
+async def hints(door: Door, request: Request, place: str | None) -> Chunks:
+    """`changed` whenever the database has moved on from the place; `here` at first, for a client that has none."""
+    yield b"retry: 2000\n\n"
+    clock = asyncio.get_running_loop().time
+    async with watching(door, request, ANY_WORKFLOW) as watch:
+        while not watch.over:
+            watch.changed.clear()
+            read_at = clock()
+            async with door.reading() as conn:
+                found = await (await conn.execute(PLACE)).fetchone()
+            now = found[0] if found else place
+            yield b":\n\n" if now == place else event("here" if place is None else "changed", {}, id=now)
+            place = now
+            await watch.change(LOOK_S)
+            if not watch.over:
+                await asyncio.sleep(max(0.0, read_at + HINT_GAP_S - clock()))
+
+
 # A run as events ---------------------------------------------------------------------------------------------
 
 
@@ -177,9 +215,17 @@ async def run_events(door: Door, request: Request, workflow_id: str, cursor: Cur
     """The events of a run behind a cursor, until it has ended."""
     yield b"retry: 2000\n\n"
     shown: JsonObject = {}
+    answered: dict[str, JsonObject] = {}
+    clock = asyncio.get_running_loop().time
     async with watching(door, request, workflow_id) as watch:
         while True:
             watch.changed.clear()
+            read_at = clock()
+            if shown.get("status", WAITING) == WAITING:  # first, since somebody may be looking at the question
+                known, answered = answered, await answered_gates(door, workflow_id)
+                for key, gate in answered.items():
+                    if gate != known.get(key):
+                        yield event("gate", gate)
             latest = await read_latest(door, workflow_id, cursor)
             if latest is None:
                 return
@@ -199,7 +245,7 @@ async def run_events(door: Door, request: Request, workflow_id: str, cursor: Cur
                 return
             while not await watch.change(HEARTBEAT_S):
                 yield b":\n\n"
-            await asyncio.sleep(GAP_S)
+            await asyncio.sleep(max(0.0, read_at + GAP_S - clock()))
 
 
 @dataclass(slots=True)
@@ -291,6 +337,13 @@ async def new_gates(conn: AsyncConnection[Any], run: Run, after: int) -> Sequenc
     return [(seq, gate_view(gates[key]).document()) for key, seq in changed if key in gates]
 
 
+async def answered_gates(door: Door, workflow_id: str) -> dict[str, JsonObject]:
+    """Open gates that the ledger has an answer to, by key."""
+    async with door.reading() as conn:
+        gates = [gate_view(gate) for gate in await find_gates(conn, workflow_id)]
+    return {gate.gateKey: gate.document() for gate in gates if gate.state == "PENDING" and gate.origin is not None}
+
+
 async def new_patches(conn: AsyncConnection[Any], run: Run, after: int) -> tuple[int, Sequence[JsonObject]]:
     """The last record that touched patches, and all patches; none if there was no such record."""
     found = await (await conn.execute(PATCHED, (run.workflow_id, after))).fetchone()
@@ -299,7 +352,7 @@ async def new_patches(conn: AsyncConnection[Any], run: Run, after: int) -> tuple
     return found[0], await patches_of_run(conn, run.run_id)
 
 
-def event(name: str, data: JsonObject, *, id: Cursor | None = None) -> bytes:
+def event(name: str, data: JsonObject, *, id: Cursor | str | None = None) -> bytes:
     """One server-sent event. Without an id the client's place stays where it is."""
     place = b"" if id is None else f"id: {id}\n".encode()
     return place + b"event: " + name.encode() + b"\ndata: " + orjson.dumps(data) + b"\n\n"

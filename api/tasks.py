@@ -13,7 +13,9 @@ from steps.documents import without_none
 
 TASKS: LiteralString = """
     select b.task_key as key, b.attempt, b.request ->> 'cmd' as command, b.err_code,
-           (b.metrics ->> 'wallMs')::double precision as wall_ms
+           (b.metrics ->> 'wallMs')::double precision as wall_ms,
+           floor(extract(epoch from b.created_at) * 1000)::bigint as began_at_ms,
+           floor(extract(epoch from b.updated_at) * 1000)::bigint as ended_at_ms
       from app.sbx_runs b
      where b.run_id = %s and b.step_id = 'ExecuteST' and b.task_key = any (%s)
      order by b.task_key, b.attempt
@@ -29,6 +31,8 @@ class TaskAttempt:
     command: str | None
     err_code: str
     wall_ms: float | None
+    began_at_ms: int
+    ended_at_ms: int
 
 
 async def tasks_of(conn: AsyncConnection[Any], run_id: str, keys: Sequence[str]) -> Mapping[str, JsonObject]:
@@ -40,7 +44,13 @@ async def tasks_of(conn: AsyncConnection[Any], run_id: str, keys: Sequence[str])
         found = await cursor.fetchall()
     tasks: defaultdict[str, JsonObject] = defaultdict(dict)
     for one in found:
-        shown: JsonObject = {"attempt": one.attempt, "errCode": one.err_code, "wallMs": one.wall_ms}
+        shown: JsonObject = {
+            "attempt": one.attempt,
+            "errCode": one.err_code,
+            "wallMs": one.wall_ms,
+            "startedAt": one.began_at_ms,
+            "endedAt": one.ended_at_ms,
+        }
         if one.command:
             tasks[one.key]["title"] = one.command
         tasks[one.key].setdefault("attempts", []).append(without_none(shown))

@@ -37,7 +37,7 @@ STEP_NAMES = IMPROVEMENT_PHASES | PHASES
 #: Rows whose last change is behind %(after)s in the journal; all rows for -1. Of a step's attempts the latest counts. A step that
 #: failed has a record with its error, and no row; its attempt is the run's. Times fall back to the run's own, since a row may lack them.
 #: A step stands where its record says that it began: the clock of its row may be a moment ahead of that of the other records.
-#: `begun` is kept small, so that no plan compares every record of a long journal with every other.
+#: `begun` is small and `started` a map, so that no plan compares every record of a long journal with every other, or with every child.
 ROWS: LiteralString = """
     with run as (
         select r.id as run_id, r.workflow_id, r.retry_count + 1 as attempt, r.created_at
@@ -59,6 +59,10 @@ ROWS: LiteralString = """
     seen as (
         select right(h.key, -3) as gate_key, h.function_id from dbos.workflow_events_history h
          where h.workflow_uuid = (select workflow_id from run) and h.key like 'ui:%%' and h.function_id > %(after)s),
+    started as materialized (
+        select jsonb_object_agg(x.child_workflow_id, x.function_id) as places
+          from (select child_workflow_id, max(function_id) as function_id
+                  from records where child_workflow_id is not null group by 1) x),
     rows as (
         select 'step' as kind, s.step_id, s.phase as name, s.attempt,
                case when s.output ->> 'errCode' <> 'NONE' then 'ERROR' else 'SUCCESS' end as status, null::bigint as queued_at_ms,
@@ -104,11 +108,10 @@ ROWS: LiteralString = """
                     when c.status = 'PENDING' then case when c.executor_id is null then 'WAITING' else 'RUNNING' end
                     when c.status in ('SUCCESS', 'CANCELLED') then c.status else 'ERROR' end,
                c.created_at, coalesce(c.started_at_epoch_ms, c.created_at), c.completed_at, c.error, c.executor_id,
-               c.parent_workflow_id, null, o.function_id
+               c.parent_workflow_id, null, (started.places ->> c.workflow_uuid)::int
           from run
           join dbos.workflow_status c on c.parent_workflow_id = run.workflow_id
-          left join (select x.child_workflow_id, max(x.function_id) as function_id
-                       from records x where x.child_workflow_id is not null group by 1) o on o.child_workflow_id = c.workflow_uuid)
+         cross join started)
     select rows.*, count(*) over () as total
       from rows
       left join begun began on rows.kind = 'step' and began.function_name = rows.step_id

@@ -1,8 +1,8 @@
 """Long polls and live streams that wait without asking.
 
 Clients that wait for a gate, or follow a run, wait on a flag in memory. One connection a process listens for the
-events that workflows set and the streams that they write, and raises the flags; who is woken reads the database
-once. A notification is only a hint, and most of what a run does is not told at all, so a re-check, one statement
+events that workflows set, the streams that they write and the messages that they get, and raises the flags; who is
+woken reads the database once. A notification is only a hint, and most of what a run does is not told at all, so a re-check, one statement
 for everybody who waits, finds the rest. While nobody waits, nothing listens.
 """
 
@@ -20,6 +20,7 @@ from api.pace import TooMany
 from engine import connection_string
 
 LISTEN_TO_STREAMS: LiteralString = "listen dbos_streams_channel"
+LISTEN_TO_MESSAGES: LiteralString = "listen dbos_notifications_channel"
 LISTEN: LiteralString = "listen dbos_workflow_events_channel"
 UNLISTEN: LiteralString = "unlisten *"
 
@@ -39,6 +40,9 @@ STATEMENT_TIMEOUT_S = 10.0
 #: Long polls and live streams of one process. Each holds a socket and a task.
 MOST_WATCHERS = 2000
 RETRY_WATCH_S = 5.0
+
+#: To watch for whatever any workflow tells.
+ANY_WORKFLOW = ""
 
 log = structlog.get_logger("api.waiting")
 
@@ -103,7 +107,10 @@ class EventWaits:
 
     @asynccontextmanager
     async def watch(self, workflow_id: str) -> AsyncIterator[asyncio.Event]:
-        """A flag that is raised after every change. Clear it, read, then wait for it: nothing is missed."""
+        """A flag that is raised after every change. Clear it, read, then wait for it: nothing is missed.
+
+        For ANY_WORKFLOW by notifications alone; who needs the rest has to look.
+        """
         flag = asyncio.Event()
         watched = self._watched.setdefault(workflow_id, Watched())
         watched.flags.add(flag)
@@ -145,11 +152,13 @@ class EventWaits:
             await self._wanted.wait()
             if self._listen:
                 await self._execute(connection, LISTEN_TO_STREAMS)
+                await self._execute(connection, LISTEN_TO_MESSAGES)
                 await self._execute(connection, LISTEN)
             self._wake_all()  # what was set before LISTEN took hold was told to nobody
             while self._watched:
                 async for note in connection.notifies(timeout=self._recheck_s):
                     self._wake(note.payload.partition("::")[0])
+                    self._wake(ANY_WORKFLOW)
                 await self._recheck(connection)
             self._wanted.clear()
             if self._listen:
@@ -157,7 +166,7 @@ class EventWaits:
 
     async def _recheck(self, connection: psycopg.AsyncConnection) -> None:
         """Wake whose events changed since the last look; a first look, with nothing to compare, wakes too."""
-        asked = list(self._watched)
+        asked = [workflow_id for workflow_id in self._watched if workflow_id != ANY_WORKFLOW]
         found = dict[str, str](await (await self._execute(connection, FINGERPRINTS, asked)).fetchall())
         for workflow_id in asked:
             if not (watched := self._watched.get(workflow_id)):

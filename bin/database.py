@@ -1,11 +1,17 @@
 """Opens the database, makes it when it is missing, and brings its schema to this code's version.
 
 A new database gets `schema.sql` as it stands. One that an earlier version made gets the numbered files of `bin/upgrades/`
-(`002_title.sql` leads to version 2), each in a transaction of its own. Whoever comes second waits on an advisory lock and then finds
-nothing to do. Scripts are executed as bytes: they are whole files of ours, never assembled.
+(`002_title.sql` leads to version 2), each in a transaction of its own that waits for no lock longer than a second, and is tried again;
+indexes that are built `concurrently` come before it. Each file records its version, and the oldest version whose code may go on working
+(`works_with`). One migrator at a time: who comes second finds nothing to do. Scripts are executed as bytes: they are whole files of
+ours, never assembled.
 """
 
-from collections.abc import Sequence
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import LiteralString
@@ -15,18 +21,35 @@ from psycopg import Connection, errors, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
+from bin.sql_files import read_parts, statements
 from engine import connection_string
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA_FILE = Path(__file__).resolve().parent.parent / "schema.sql"
 UPGRADES = Path(__file__).with_name("upgrades")
 PARTS = ("engine", "app")
 
-ONE_MIGRATION_AT_A_TIME = "select pg_advisory_xact_lock(hashtextextended('holdfast.schema', 0))"
+#: How often an upgrade is tried whose locks somebody holds, and how long it lets the others through in between.
+TRIES = 60
+PAUSE_S = 1.0
+TURN_S = 0.1
+
+TAKE_TURN = "select pg_try_advisory_xact_lock(hashtextextended('holdfast.schema', 0))"
+STAY_IDLE = "set local idle_in_transaction_session_timeout = 0"
+#: Whoever wants the table waits behind us: so not for long. A second is also what it takes to find a deadlock, which we give way to.
+WAIT_SHORTLY = "set local lock_timeout = 900; set local statement_timeout = 0"
 HAS_SCHEMA = "select to_regclass('engine.schema_version') is not null"
 READ_VERSION = "select max(version) from engine.schema_version"
-RECORD_VERSION = "insert into engine.schema_version (version) values (%s)"
+READ_WORKS_WITH = "select works_with from engine.schema_version order by version desc limit 1"
 DATABASE_EXISTS = "select 1 from pg_database where datname = %s"
+
+BUILT_AHEAD = re.compile(r"(create (unique )?|drop )index concurrently ", re.IGNORECASE)
+HALF_BUILT = """
+select n.nspname, c.relname
+  from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
+ where not i.indisvalid and n.nspname in ('dbos', 'engine', 'app')
+ order by 1, 2
+"""
 
 
 class DatabaseUnusable(Exception):
@@ -41,7 +64,19 @@ class Migration:
     def __str__(self) -> str:
         if self.found == self.version:
             return f"schema is at version {self.version} already, nothing to do"
+        if self.found > self.version:
+            return f"schema is at version {self.found}, which works with this code of version {self.version}, nothing to do"
         return f"schema is at version {self.version} now (it was {f'at {self.found}' if self.found else 'missing'})"
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """What leads to a version: the statements that run before its transaction, each alone, and those of the transaction."""
+
+    number: int
+    file: Path
+    ahead: Sequence[str]
+    together: Sequence[str]
 
 
 def connect(dsn: str, *, autocommit: bool = False) -> Connection:
@@ -89,22 +124,21 @@ def migrate(
     schema_file: Path = SCHEMA_FILE,
     upgrades: Path = UPGRADES,
     version: int = SCHEMA_VERSION,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Migration:
-    """Brings the schema to `version`. Doing it again changes nothing."""
+    """Brings the schema to `version`. Doing it again changes nothing. conn: in autocommit. tell: hears what takes its time."""
     try:
-        with conn.transaction():
-            conn.execute(ONE_MIGRATION_AT_A_TIME)
-            found = version_of(conn)
-            if found == 0:
-                conn.execute(read_schema(schema_file, parts))
-                conn.execute(RECORD_VERSION, (version,))
-        if found > version:
-            raise DatabaseUnusable(
-                f"the database {where(conn.info.dsn)} has schema version {found}, and this code knows only {version}: run newer code"
-            )
-        if found:
-            for number in range(found + 1, version + 1):
-                _upgrade(conn, number, upgrades)
+        found = version_of(conn)
+        if found < version:
+            with _our_turn(conn):
+                found = version_of(conn)
+                if found == 0:
+                    with conn.transaction():
+                        conn.execute(read_parts(schema_file, parts).encode())
+                        _require_recorded(conn, version, schema_file)
+                for upgrade in planned(found, version, parts=parts, folder=upgrades) if found else []:
+                    _carry_out(conn, upgrade, tell)
+        refuse_too_new(conn, found, version)
     except errors.InsufficientPrivilege as error:
         raise DatabaseUnusable(
             f"the user of {where(conn.info.dsn)} may not make the schema ({_reason(error)}): grant it CREATE on the database, "
@@ -117,6 +151,21 @@ def migrate(
     return Migration(found, version)
 
 
+def planned(
+    found: int, version: int = SCHEMA_VERSION, *, parts: Sequence[str] = PARTS, folder: Path = UPGRADES
+) -> Iterator[Upgrade]:
+    """The upgrades from one version to another. Raises DatabaseUnusable where a file is missing."""
+    for number in range(found + 1, version + 1):
+        scripts = sorted(folder.glob(f"{number:03d}_*.sql"))
+        if len(scripts) != 1:
+            raise DatabaseUnusable(
+                f"{folder} holds {len(scripts)} files {number:03d}_*.sql, and needs exactly one to reach version {number}"
+            )
+        script = list(statements(read_parts(scripts[0], parts)))
+        ahead = [statement for statement in script if BUILT_AHEAD.match(statement)]
+        yield Upgrade(number, scripts[0], ahead, [statement for statement in script if statement not in ahead])
+
+
 def version_of(conn: Connection) -> int:
     """The recorded schema version; 0 when there is none."""
     if not _value(conn, HAS_SCHEMA):
@@ -125,40 +174,72 @@ def version_of(conn: Connection) -> int:
     return version if isinstance(version, int) else 0
 
 
-def require_schema(conn: Connection) -> None:
-    """For processes that use the schema and must not change it."""
+def require_schema(conn: Connection, version: int = SCHEMA_VERSION) -> None:
+    """For processes that use the schema and must not change it. Raises DatabaseUnusable when it is too old or too new for this code."""
     found = version_of(conn)
-    if found < SCHEMA_VERSION:
-        raise DatabaseUnusable(f"the database {where(conn.info.dsn)} has no schema version {SCHEMA_VERSION}: run bin/migrate")
-    if found > SCHEMA_VERSION:
+    if found < version:
+        has = f"schema version {found}" if found else "no schema"
         raise DatabaseUnusable(
-            f"the database {where(conn.info.dsn)} has schema version {found}, newer than this code: run newer code"
+            f"the database {where(conn.info.dsn)} has {has}, and this code needs version {version}: run bin/migrate"
+        )
+    refuse_too_new(conn, found, version)
+
+
+def refuse_too_new(conn: Connection, found: int, version: int) -> None:
+    """Raises DatabaseUnusable when the schema that was found no longer works with code of that version."""
+    if found <= version:
+        return
+    works_with = _value(conn, READ_WORKS_WITH)
+    if isinstance(works_with, int) and works_with > version:
+        raise DatabaseUnusable(
+            f"the database {where(conn.info.dsn)} has schema version {found}, which works with code of version {works_with} and newer, "
+            f"and this code is of version {version}: run newer code"
         )
 
 
-def read_schema(file: Path, parts: Sequence[str]) -> bytes:
-    """The parts of the file that were asked for. A part starts at its line `-- part: NAME` and ends where the next starts."""
-    chosen: list[bytes] = []
-    taken = False
-    for line in file.read_bytes().splitlines(keepends=True):
-        if line.startswith(b"-- part: "):
-            taken = line.removeprefix(b"-- part: ").strip().decode() in parts
-        if taken:
-            chosen.append(line)
-    return b"".join(chosen)
+@contextmanager
+def _our_turn(conn: Connection) -> Iterator[None]:
+    """Nobody else migrates meanwhile. The lock is held by an idle transaction on a connection of its own, and waited for in no
+    transaction: an index that is built concurrently waits for every statement that is under way, also one that waits for a lock.
+    """
+    with connect(make_conninfo(conn.info.dsn, password=conn.info.password or None)) as guard:
+        guard.execute(STAY_IDLE)
+        while not _value(guard, TAKE_TURN):
+            guard.rollback()
+            time.sleep(TURN_S)
+            guard.execute(STAY_IDLE)
+        yield
 
 
-def _upgrade(conn: Connection, number: int, folder: Path) -> None:
-    scripts = sorted(folder.glob(f"{number:03d}_*.sql"))
-    if len(scripts) != 1:
-        raise DatabaseUnusable(
-            f"{folder} holds {len(scripts)} files {number:03d}_*.sql, and needs exactly one to reach version {number}"
-        )
-    with conn.transaction():
-        conn.execute(ONE_MIGRATION_AT_A_TIME)
-        if version_of(conn) < number:
-            conn.execute(scripts[0].read_bytes())
-            conn.execute(RECORD_VERSION, (number,))
+def _carry_out(conn: Connection, upgrade: Upgrade, tell: Callable[[str], None]) -> None:
+    if upgrade.ahead:
+        for schema, index in conn.execute(HALF_BUILT).fetchall():  # what an interrupted build leaves does nothing but cost
+            conn.execute(sql.SQL("drop index concurrently if exists {}").format(sql.Identifier(schema, index)))
+    for statement in upgrade.ahead:
+        tell(statement)
+        conn.execute(statement.encode())
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            with conn.transaction():
+                conn.execute(WAIT_SHORTLY)
+                for statement in upgrade.together:
+                    conn.execute(statement.encode())
+                _require_recorded(conn, upgrade.number, upgrade.file)
+            return
+        except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
+            if not left:
+                raise DatabaseUnusable(
+                    f"cannot upgrade {where(conn.info.dsn)} to version {upgrade.number}: in {TRIES} tries its locks were not to be had; "
+                    "end long transactions (pg_stat_activity shows them), then run bin/migrate again"
+                ) from error
+            tell(f"version {upgrade.number} waits for a lock that somebody holds: {_reason(error)}")
+            time.sleep(PAUSE_S * random.uniform(0.5, 1.5))
+
+
+def _require_recorded(conn: Connection, version: int, file: Path) -> None:
+    recorded = version_of(conn)
+    if recorded != version:
+        raise DatabaseUnusable(f"{file} records version {recorded} and not {version}")
 
 
 def _value(conn: Connection, query: LiteralString) -> object:

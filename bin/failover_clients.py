@@ -8,6 +8,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from bin.soaks.chaos import kinds
+from bin.soaks.oracles import Facts
 from bin.soaks.stage import Client, SoakFailed
 
 STARTERS = 3
@@ -21,6 +22,7 @@ ENDED: LiteralString = """
 """
 REPLIES: LiteralString = "select distinct i.workflow_id from app.human_interactions i"
 STEPS: LiteralString = "select r.workflow_id, s.step_id from app.run_steps s join app.runs r on r.id = s.run_id"
+GOALS: LiteralString = "select r.workflow_id, i.goal from app.runs r join app.intents i on i.id = r.intent_id"
 
 
 @dataclass
@@ -75,11 +77,15 @@ class Clients:
                 wid = self.client.start(goal, f"failover-{number % PARTITIONS}", dict(constraints))
             except SoakFailed:  # its intent went with the old primary
                 continue
-            now = time.monotonic()
-            self.began_at[wid] = now
-            self.goals[wid] = goal
-            self.told.runs.add(wid)
-            self.accepted_at.append(now)
+            self.accept(wid, goal)
+
+    def accept(self, wid: str, goal: str) -> None:
+        """The service has accepted this run now."""
+        now = time.monotonic()
+        self.began_at[wid] = now
+        self.goals[wid] = goal
+        self.told.runs.add(wid)
+        self.accepted_at.append(now)
 
     def answer_gates(self, over: threading.Event) -> None:
         while not over.is_set():
@@ -118,6 +124,22 @@ class Clients:
             self.told.runs -= lost.runs
             self.told.replies -= lost.replies | lost.runs
             self.told.steps -= lost.steps
+
+    def take_over(self, conn: psycopg.Connection[Any]) -> None:
+        """Go on with the runs of a database that came from elsewhere."""
+        self.goals.update(conn.execute(GOALS).fetchall())
+        self.told.runs.update(self.goals)
+        self.told.replies.update(row[0] for row in conn.execute(REPLIES).fetchall())
+
+    def facts(self) -> Facts:
+        """What the oracles must know of these runs, all of which have ended."""
+        refused = sum(self.goals[wid].startswith("refuse") for wid in self.told.runs)
+        return {
+            "runs": len(self.told.runs),
+            "accepted": list(self.told.runs),
+            "tasks": len(self.told.runs) - refused,
+            "answers": len(self.told.replies),
+        }
 
     def accepts_again(self, since: float) -> float | None:
         """When the first start after this moment was accepted."""

@@ -48,6 +48,10 @@ class OwnServer:
         self._wait_until_gone()
         self._leases.append(borrow(self._folder, bindir=self._bindir))
 
+    def revive(self) -> None:
+        """Wait until it answers again after troubles of its own; start it if it has ended."""
+        self._leases.append(borrow(self._folder, bindir=self._bindir))
+
     def close(self) -> None:
         for lease in self._leases:
             lease.close()

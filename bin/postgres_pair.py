@@ -119,18 +119,20 @@ class Node:
         wait(self._answers, f"server {self.name} to answer; see {self.log}")
 
     def kill(self) -> None:
-        """Kill -9, all of its processes, as when the power goes."""
+        """Kill -9, all of its processes, as when the power goes. Returns when none of them is left."""
         assert self._process is not None
         pid = self._process.pid
+        children: list[int] = []
         with suppress(OSError):
+            os.kill(pid, signal.SIGSTOP)  # or it could start one more after we have looked
             children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-            os.kill(pid, signal.SIGKILL)
-            for child in children:
-                with suppress(ProcessLookupError):
-                    os.kill(child, signal.SIGKILL)
         self._process.kill()
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
         self._process.wait()
         self._process = None
+        wait(lambda: not any(map(_is_alive, children)), f"the processes of server {self.name} to end")
 
     def stop(self) -> None:
         if self._process is not None:
@@ -192,6 +194,11 @@ class Pair:
     def kill_primary(self) -> None:
         self.primary.kill()
 
+    def crash_primary(self) -> None:
+        """Kill it, and start it again where it was; the standby finds it by itself."""
+        self.primary.kill()
+        self.primary.start()
+
     def stall(self) -> None:
         """From now on the standby of an asynchronous pair hears nothing, as when the way to it is full."""
         with self.primary.connect() as conn:
@@ -236,6 +243,14 @@ class Pair:
     def _standby_is(self, what: str, column: int) -> bool:
         with self.primary.connect() as conn:
             return [row[column] for row in conn.execute(STANDBYS).fetchall()] == [what]
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended: those of others are reaped by others."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from api.webhooks import secret_of
 from bin.admin import create_admin_app
 from bin.metrics import RequestMetrics, RunMetrics, ServiceMetrics, WorkerMetrics, new_registry
 from bin.queue_limits import declare_queues
+from bin.schema_watch import watch_schema
 from bin.serving import Stopping, serve
 from bin.settings import Settings
 from bin.variables import BadSetting, listed
@@ -33,7 +34,7 @@ from steps.policy import QUEUES, QueueRules
 from steps.ports import Limits, Ports, configure
 from steps.redaction import Redaction
 from steps.retention import set_retention
-from steps.sandbox import SandboxNotConfigured, make_sandbox
+from steps.sandbox import Sandbox, SandboxNotConfigured, make_sandbox
 from steps.timers import set_schedule
 from steps.worker import QUEUES as SLOTS
 from steps.worker import workflows
@@ -46,12 +47,17 @@ log = structlog.get_logger("bin.roles")
 
 @dataclass(frozen=True)
 class Role:
-    """What this process does. Its listeners are open already, so that a taken port stops the start before anything began."""
+    """What this process does. Its listeners are open already, so that a taken port stops the start before anything began.
+
+    sandbox: instead of the one that the settings name. lease_s: how long others wait before they take over from this worker.
+    """
 
     name: str
     admin: socket.socket
     door: socket.socket | None = None
     works: bool = False
+    sandbox: Sandbox | None = None
+    lease_s: float = 10.0
 
 
 def serve_until_stopped(settings: Settings, dsn: str, role: Role, *, when_up: Callable[[], None] | None = None) -> int:
@@ -90,7 +96,7 @@ async def _serve(
 ) -> None:
     stopping.take_signals()
     calm_garbage_collector()
-    async with Engine.connect(dsn) as engine:
+    async with Engine.connect(dsn, pool_size=settings.db_pool_size) as engine:
         if role.door is not None:
             await require_tokens(engine, settings.listen_host)
         registry = new_registry(engine)
@@ -103,12 +109,14 @@ async def _serve(
 
                 await require_opencode(settings)
                 parts.append(sweep(engine, live_opencode(settings), stopping.draining))
-            configure(ports(settings, engine))
+            configure(ports(settings, engine, role.sandbox))
             await declare_queues(engine, settings)
             await set_schedule(engine, on=settings.scheduled_ops)
             await set_retention(engine, settings.retention_days)
             observer = WatchedRuns(RunMetrics(registry), spans)
-            worker = engine.worker(workflows(), queues=slots(settings), version=settings.app_version, observer=observer)
+            worker = engine.worker(
+                workflows(), queues=slots(settings), version=settings.app_version, lease_s=role.lease_s, observer=observer
+            )
             registry.register(WorkerMetrics(worker))
             parts.append(_work(worker, stopping))
         if role.door is not None:
@@ -120,7 +128,9 @@ async def _serve(
         # The side door closes last: a draining process can still be asked how it is.
         last = Stopping()
         side_door = asyncio.create_task(serve(create_admin_app(role.name, engine, registry, state, stopping), role.admin, last))
+        watching = asyncio.create_task(watch_schema(engine, stopping))
         ends = await asyncio.gather(*parts, return_exceptions=True)
+        watching.cancel()
         last.drain()
         await side_door
     if failures := [end for end in ends if isinstance(end, Exception)]:
@@ -226,13 +236,14 @@ def slots(settings: Settings) -> dict[str, int]:
     }
 
 
-def ports(settings: Settings, engine: Engine) -> Ports:
+def ports(settings: Settings, engine: Engine, sandbox: Sandbox | None = None) -> Ports:
     workspace = settings.state_dir.absolute() / "workspace"
     workspace.mkdir(parents=True, exist_ok=True)
     return Ports(
         pool=engine.pool,
         opencode=open_code(settings),
-        sandbox=make_sandbox(
+        sandbox=sandbox
+        or make_sandbox(
             settings.sbx_mode,
             settings.sbx_provider,
             settings.state_dir.absolute() / "sandboxes",

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bin.settings import ROOT
@@ -25,11 +25,26 @@ class ServiceFailed(Exception):
 
 
 class ServiceProcess:
-    """One process of the service: `bin.commands.<command>`, or another module, under the caller's environment plus `settings`."""
+    """One process of the service: `bin.commands.<command>`, or another module, under the caller's environment plus `settings`.
 
-    def __init__(self, command: str, log: Path, settings: Mapping[str, str], *, module: str | None = None) -> None:
+    arguments: its command line. kept_up: what ends it by itself starts it again, as whoever runs services does; `deaths` counts it.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        log: Path,
+        settings: Mapping[str, str],
+        *,
+        module: str | None = None,
+        arguments: Sequence[str] = (),
+        kept_up: bool = False,
+    ) -> None:
         self.command = command
+        self.deaths = 0
+        self._kept_up = kept_up
         self._module = module or f"bin.commands.{command}"
+        self._arguments = arguments
         self.log = log
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -38,11 +53,16 @@ class ServiceProcess:
     def pid(self) -> int:
         return self._process.pid if self._process else 0
 
+    @property
+    def exit_code(self) -> int | None:
+        """None while it lives, and before it was started."""
+        return self._process.poll() if self._process else None
+
     def start(self) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **self._settings}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", self._module],
+                [sys.executable, "-P", "-m", self._module, *self._arguments],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -51,8 +71,12 @@ class ServiceProcess:
             )
 
     def require_alive(self) -> None:
-        """Raises ServiceFailed when it has ended by itself."""
+        """Raises ServiceFailed when it has ended by itself and is not kept up."""
         if self._process is None or self._process.poll() is None:
+            return
+        if self._kept_up:
+            self.deaths += 1
+            self.start()
             return
         lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         raise ServiceFailed(f"bin/{self.command} ended by itself: {' | '.join(lines[-3:])}; see {self.log}")
@@ -83,3 +107,4 @@ class ServiceProcess:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.kill()
+        self._process = None

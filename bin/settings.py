@@ -77,6 +77,7 @@ class Settings:
     db_port: int | None = field(default=None, metadata={"least": 1, "most": 65535})
     db_user: str | None = None
     db_password: str | None = secret()
+    db_pool_size: int = integer(10, least=1, most=1000)
     app_db_name: str = "app_local"
     sys_db_name: str = "dbos_sys"  # known, and the same database as the above
     system_db_name: str = "postgres"  # from here a missing database is created

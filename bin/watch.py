@@ -52,12 +52,13 @@ class Spans(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """A run that is being executed here."""
+    """A run that is being executed here. began_ns: for its span; how long it takes is measured by a clock that nobody sets."""
 
     trace: Trace
     span_id: str
     number: int
     began_ns: int = field(default_factory=time.time_ns)
+    began_s: float = field(default_factory=time.perf_counter)
 
 
 _execution: ContextVar[Execution] = ContextVar("holdfast_execution")
@@ -81,11 +82,10 @@ class WatchedRuns(Observer):
 
     def run_ended(self, run: WorkflowInfo, how: str) -> None:
         execution = _execution.get()
-        ended_ns = time.time_ns()
         self._metrics.ended(run.name, how)
-        log.info("run left this worker", how=how, took_ms=(ended_ns - execution.began_ns) // 1_000_000)
+        log.info("run left this worker", how=how, took_ms=round((time.perf_counter() - execution.began_s) * 1000))
         if self._spans is not None:
-            self._spans.send(execution_span(run, execution, how, ended_ns))
+            self._spans.send(execution_span(run, execution, how, time.time_ns()))
 
     @contextmanager
     def attempt(self, name: str, step: StepInfo) -> Iterator[None]:

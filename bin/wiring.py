@@ -50,12 +50,15 @@ def complain(text: object) -> None:
     print(f"holdfast: {text}", file=sys.stderr, flush=True)
 
 
-def database_of(settings: Settings) -> str:
-    """DSN of the database, which exists: the configured one, else the embedded one, held until this process ends."""
+def database_of(settings: Settings, *, create: bool = True) -> str:
+    """DSN of the database, which exists: the configured one, else the embedded one, held until this process ends. create: make it if
+    its server has none of that name.
+    """
     dsn = settings.database
     if dsn is None:
         dsn = make_conninfo(ensure(settings.state_dir, bindir=settings.pg_bindir), dbname=settings.app_db_name)
-    create_if_missing(dsn, maintenance_database=settings.system_db_name)
+    if create:
+        create_if_missing(dsn, maintenance_database=settings.system_db_name)
     return dsn
 
 

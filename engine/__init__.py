@@ -57,7 +57,7 @@ from engine.errors import (
     WorkflowFailed,
 )
 from engine.functions import Step, Transaction, Workflow, step, transaction, workflow
-from engine.lookups import connection_lost
+from engine.lookups import cannot_now, connection_lost
 from engine.observer import Observer
 from engine.offline import Difference, Replay, export_history, replay
 from engine.queues import PartitionState, Queues, QueueState, Rate
@@ -105,6 +105,7 @@ __all__ = [
     "WorkflowFailed",
     "WorkflowInfo",
     "WorkflowStatus",
+    "cannot_now",
     "close_stream",
     "connection_lost",
     "connection_string",

@@ -551,13 +551,13 @@ class Engine:
         """Make a worker (see `worker` for the options) and run it until TERM or INT; a second signal stops it hard."""
         await self.worker(workflows, **options).run(signals=True)
 
-    async def _connect(self, **overrides: Any) -> Connection:
+    async def _connect(self, **overrides: Any) -> connections.PrimaryConnection:
         kwargs: dict[str, Any] = self._pool_kwargs() | {"autocommit": True, "prepare_threshold": 0 if self.own_sessions else None}
         return await connections.PrimaryConnection.connect(self._conninfo(**overrides), **kwargs)
 
-    def _connect_sync(self, **overrides: Any) -> psycopg.Connection[Any]:
+    def _connect_sync(self, **overrides: Any) -> connections.PromptConnection:
         kwargs: dict[str, Any] = self._pool_kwargs() | {"autocommit": True, "prepare_threshold": None}
-        return psycopg.Connection.connect(self._conninfo(**overrides), **kwargs)
+        return connections.PromptConnection.connect(self._conninfo(**overrides), **kwargs)
 
     def _conninfo(self, **overrides: Any) -> str:
         return connections.connection_string(str(self.pool.conninfo), **overrides)

@@ -7,6 +7,7 @@ server turned read-only is closed by the statement that finds out. What the stri
 
 import asyncio
 import contextlib
+import random
 import select
 import traceback
 from typing import Any, ClassVar, LiteralString, Self
@@ -39,31 +40,93 @@ def connection_string(dsn: str, **overrides: Any) -> str:
     return make_conninfo("", **{**DEFAULTS, **given, **overrides})
 
 
+def one_by_one(conninfo: str) -> list[str]:
+    """A connection string for each host that this one names, in the order in which they are to be tried.
+
+    psycopg goes through them too, but what failed on its way to one that succeeds stays behind in a cycle, along with the connection.
+    """
+    given = conninfo_to_dict(conninfo)
+    places = {name: str(given[name]).split(",") for name in ("host", "hostaddr", "port") if given.get(name)}
+    count = max((len(values) for values in places.values()), default=1)
+    found = [make_conninfo(conninfo, **{name: values[n % len(values)] for name, values in places.items()}) for n in range(count)]
+    return random.sample(found, count) if given.get("load_balance_hosts") == "random" else found
+
+
 class PrimaryConnection(psycopg.AsyncConnection[Any]):
-    """A connection that ends when its server turns read-only. enough: whoever connects goes on trying until this is set."""
+    """A connection that ends when its server turns read-only, or takes longer than `answer_s` for an answer. enough: whoever connects
+    goes on trying until this is set.
+    """
 
     enough: ClassVar[asyncio.Event | None] = None
+    answer_s: float | None = None
 
     @classmethod
     async def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
         while True:
+            *others, last = one_by_one(conninfo)
+            for other in others:
+                with contextlib.suppress(psycopg.OperationalError):
+                    return await cls._connect_to(other, **kwargs)
             try:
-                return await super().connect(conninfo, **kwargs)
-            except psycopg.OperationalError as error:
-                # psycopg's frames hold the error, which holds them: while a database is away, that is all a process makes.
-                traceback.clear_frames(error.__traceback__)
+                return await cls._connect_to(last, **kwargs)
+            except psycopg.OperationalError:
                 if cls.enough is None or cls.enough.is_set():
                     raise
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_S):
                     await cls.enough.wait()
 
+    @classmethod
+    async def _connect_to(cls, conninfo: str, **kwargs: Any) -> Self:
+        try:
+            return await super().connect(conninfo, **kwargs)
+        except psycopg.OperationalError as error:
+            # psycopg's frames hold the error, which holds them: while a database is away, that is all a process makes.
+            traceback.clear_frames(error.__traceback__)
+            raise
+
     async def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return await super().wait(gen, *args, **kwargs)
+            return await super().wait(gen, *args, **{"timeout": self.answer_s, **kwargs})
         except psycopg.errors.ReadOnlySqlTransaction:
             self.pgconn.finish()
             raise
+        except psycopg.errors._WaitTimeout:  # pyright: ignore[reportPrivateUsage]
+            if "timeout" in kwargs:
+                raise
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"no answer in {self.answer_s} s") from None
+
+
+class PromptConnection(psycopg.Connection[Any]):
+    """For a thread: a connection that ends when an answer takes longer than `answer_s`, whatever the network says. A way that swallows all
+    that is sent, or a server that stands still, breaks nothing by itself.
+    """
+
+    answer_s: float | None = None
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
+        *others, last = one_by_one(conninfo)
+        for other in others:
+            with contextlib.suppress(psycopg.OperationalError):
+                return cls._connect_to(other, **kwargs)
+        return cls._connect_to(last, **kwargs)
+
+    @classmethod
+    def _connect_to(cls, conninfo: str, **kwargs: Any) -> Self:
+        try:
+            return super().connect(conninfo, **kwargs)
+        except psycopg.OperationalError as error:
+            traceback.clear_frames(error.__traceback__)  # as above
+            raise
+
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().wait(gen, *args, **{"timeout": self.answer_s, **kwargs})
+        except psycopg.errors._WaitTimeout:  # pyright: ignore[reportPrivateUsage]
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"no answer in {self.answer_s} s") from None
 
 
 class Pool(AsyncConnectionPool[PrimaryConnection]):

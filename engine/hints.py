@@ -8,12 +8,13 @@ A hint that gets lost costs a poll interval, never a run.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import psycopg
 import structlog
 from psycopg import sql
 
+from engine.connections import PrimaryConnection
 from engine.entries import FIELD, Connection
 
 log = structlog.get_logger("engine.hints")
@@ -28,6 +29,10 @@ MAIL_CHANNEL = "dbos_notifications_channel"
 STREAMS_CHANNEL = "dbos_streams_channel"
 
 GAP_S = 0.005
+#: So long a listener listens before it asks whether the server is still there, and so long it waits for the answer: a way that swallows
+#: everything sounds like a quiet one.
+LISTEN_S = 10.0
+ANSWER_S = 3.0
 
 NOTIFY: LiteralString = r"""
 select pg_notify(n.channel, n.payload)
@@ -73,7 +78,10 @@ class Listener:
     """Hears hints on a connection of its own and hands each to `heard(channel, payload)`; reconnects by itself."""
 
     def __init__(
-        self, connect: Callable[[], Awaitable[Connection]], channels: tuple[LiteralString, ...], heard: Callable[[str, str], None]
+        self,
+        connect: Callable[[], Awaitable[PrimaryConnection]],
+        channels: tuple[LiteralString, ...],
+        heard: Callable[[str, str], None],
     ) -> None:
         self._connect = connect
         self._channels = channels
@@ -98,16 +106,19 @@ class Listener:
                     self.connected = True
                     for channel in self._channels:
                         self._heard(channel, "")  # something may have been said before
-                    async for notice in conn.notifies():
-                        self._heard(notice.channel, notice.payload)
+                    while True:
+                        async for notice in conn.notifies(timeout=LISTEN_S):
+                            self._heard(notice.channel, notice.payload)
+                        await conn.execute("select 1")
             except psycopg.Error as error:
                 log.debug("listener has no database", error=str(error))
             self.connected = False
             await asyncio.sleep(0.5)
 
     @contextlib.asynccontextmanager
-    async def _open(self) -> AsyncGenerator[psycopg.AsyncConnection[Any]]:
+    async def _open(self) -> AsyncGenerator[PrimaryConnection]:
         conn = await self._connect()
+        conn.answer_s = ANSWER_S
         try:
             yield conn
         finally:

@@ -196,7 +196,7 @@ class Journal:
                     continue
                 state = error.sqlstate or ""
                 if state == NOT_OWNED:
-                    batch = await self._drop_lost(conn, batch)
+                    batch = await self._drop_lost(batch)
                 elif state in TRY_AGAIN:
                     log.warning("journal commit is tried again", sqlstate=state, entries=len(batch))
                     await asyncio.sleep(self._retry_s)
@@ -210,6 +210,7 @@ class Journal:
 
     async def _connected(self) -> Connection:
         while self._conn is None:
+            conn: Connection | None = None
             try:
                 conn = await self._connect()
                 if self._prepare:
@@ -219,8 +220,23 @@ class Journal:
                 self._prepared = {} if self._prepare else None
             except psycopg.Error as error:
                 log.warning("journal has no database", error=str(error).partition("\n")[0])
+                if conn is not None:
+                    await conn.close()
                 await asyncio.sleep(self._retry_s)
         return self._conn
+
+    async def _ask(self, question: LiteralString, params: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """The rows of a query, whatever it takes: on a new connection if this one breaks, again if the server can't answer now."""
+        while True:
+            conn = await self._connected()
+            try:
+                return await (await conn.execute(question, params)).fetchall()
+            except psycopg.Error as error:
+                if conn.closed or conn.broken:
+                    self._conn = None
+                elif error.sqlstate not in TRY_AGAIN:
+                    raise
+                await asyncio.sleep(self._retry_s)
 
     async def compare(self, conn: Connection) -> None:
         """Build on the server of this new connection only if it has what was committed. Raises psycopg.Error."""
@@ -287,35 +303,22 @@ class Journal:
         if self._after_commit is not None:
             self._after_commit(parts)
 
-    async def _drop_lost(self, conn: Connection, batch: list[Entry]) -> list[Entry]:
+    async def _drop_lost(self, batch: list[Entry]) -> list[Entry]:
         """Tell the runs that are no longer ours; returns the entries of the others."""
-        ours = await self._still_ours(conn, batch)
+        owners = {x.owner.id: x.owner for x in batch}.values()
+        rows = await self._ask(STILL_OURS, (FIELD.join([o.id for o in owners]), FIELD.join([o.token for o in owners])))
+        ours = {row[0] for row in rows}
         for entry in batch:
             if entry.owner.id not in ours:
                 lose(entry)
         return [x for x in batch if x.owner.id in ours]
 
-    async def _still_ours(self, conn: Connection, batch: list[Entry]) -> set[str]:
-        owners = {x.owner.id: x.owner for x in batch}.values()
-        found = await conn.execute(STILL_OURS, (FIELD.join([o.id for o in owners]), FIELD.join([o.token for o in owners])))
-        return {row[0] for row in await found.fetchall()}
-
     async def _unsettled(self, batch: list[Entry]) -> list[Entry]:
         """After a lost connection: resolve what the lost commit did write; returns what must be sent again."""
-        while True:
-            conn = await self._connected()
-            batch = alive(batch)
-            try:
-                batch = await self._drop_lost(conn, batch)
-                rows = await conn.execute(
-                    RECORDED, (FIELD.join([x.owner.id for x in batch]), e.numbers([x.function_id for x in batch]))
-                )
-                recorded = {(row[0], row[1]): row for row in await rows.fetchall()}
-                break
-            except psycopg.Error:
-                if not (conn.closed or conn.broken):
-                    raise
-                self._conn = None
+        await self._connected()
+        batch = await self._drop_lost(alive(batch))
+        rows = await self._ask(RECORDED, (FIELD.join([x.owner.id for x in batch]), e.numbers([x.function_id for x in batch])))
+        recorded = {(row[0], row[1]): row for row in rows}
         again: list[Entry] = []
         for entry in batch:
             row = recorded.get((entry.owner.id, getattr(entry, "path", "")))

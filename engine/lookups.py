@@ -1,7 +1,7 @@
 """Reads that workflow code makes of the database, outside of the journal.
 
-A connection that breaks, or a server that is away for a while, is no failure of the workflow: the read is made again until it answers,
-or the run is lost.
+A connection that breaks, or a server that is away or in need for a while, is no failure of the workflow: the read is made again until
+it answers, or the run is lost.
 """
 
 import asyncio
@@ -27,6 +27,13 @@ def connection_lost(error: Exception) -> bool:
     return isinstance(error, PoolTimeout)
 
 
+def cannot_now(error: Exception) -> bool:
+    """Whether the database could not do it now, and may later: it was lost, is short of disk, memory or connections, or somebody, or a
+    timeout of the server's, broke the statement off.
+    """
+    return connection_lost(error) or (isinstance(error, psycopg.Error) and (error.sqlstate or "").startswith(("53", "57")))
+
+
 async def look_up(branch: Branch, sql: LiteralString, params: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """The first row of a query. Raises RunLost when the run is lost meanwhile."""
     while True:
@@ -36,6 +43,6 @@ async def look_up(branch: Branch, sql: LiteralString, params: tuple[Any, ...]) -
             async with branch.run.services.pool.connection() as conn:
                 return await (await conn.execute(sql, params)).fetchone()
         except (psycopg.Error, PoolTimeout) as error:
-            if not connection_lost(error):
+            if not cannot_now(error):
                 raise
             await asyncio.sleep(PAUSE_S)

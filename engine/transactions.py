@@ -19,11 +19,12 @@ from engine import codec
 from engine.entries import FENCE, json_array
 from engine.errors import RunLost, StepFailed
 from engine.journal import NOT_OWNED
-from engine.lookups import connection_lost
+from engine.lookups import cannot_now, connection_lost
 from engine.run import Branch, StepScope, enter, is_ours, leave
 
 ATTEMPTS = 20
 TRY_AGAIN = frozenset({"40001", "40P01", "55P03"})
+IN_NEED = "53"  # class of errors of a server that is short of disk, memory or connections
 
 # No row, if the one before it is not there: this connection may be the first that meets a history that went back.
 INSERT_OWN_RECORD: LiteralString = """
@@ -77,10 +78,11 @@ async def run_transaction(call: Call, branch: Branch, path: str, args: Any, kwar
                 branch.run.journal.went_back()
             raise RunLost(f"the database's history went back, run {branch.run.id} is taken up from there") from None
         except psycopg.Error as error:
-            refused += 1
-            if error.sqlstate == NOT_OWNED:
+            state = error.sqlstate or ""
+            if state == NOT_OWNED:
                 raise RunLost(f"run {branch.run.id} was cancelled or taken over") from error
-            if refused == ATTEMPTS or not (error.sqlstate in TRY_AGAIN or connection_lost(error)):
+            refused += not state.startswith(IN_NEED)  # that ends when it ends
+            if refused == ATTEMPTS or not (state in TRY_AGAIN or cannot_now(error)):
                 await _record_failure(call, branch, path, error, started_ms)
         except BaseException as error:
             if is_ours(error, branch.run):
@@ -138,7 +140,7 @@ async def _was_committed(branch: Branch, path: str) -> bool:
                 row = await (await conn.execute(OWN_RECORD, (run.id, run.recorded + 1, path))).fetchone()
                 return row is not None
         except (psycopg.Error, PoolTimeout) as error:
-            if not connection_lost(error):
+            if not cannot_now(error):
                 raise
             await asyncio.sleep(0.1)
 

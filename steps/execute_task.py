@@ -2,6 +2,7 @@
 record.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -114,7 +115,7 @@ async def execute_task(task: Task) -> TaskDone:
 )
 async def run_in_sandbox(task: Task) -> TaskDone:
     """One attempt; its row in app.sbx_runs stays whether it went well or not."""
-    sandbox, info = ports().sandbox, step_info()
+    sandbox, info, began_at_ms = ports().sandbox, step_info(), int(time.time() * 1000)
     attempt, key = task.attempts_before + info.attempt, f"{info.key}:{info.attempt}"
     files = await inputs_of(task.run_id)
     request = task.request.model_copy(update={"filesIn": files})
@@ -133,6 +134,8 @@ async def run_in_sandbox(task: Task) -> TaskDone:
         "response": compact(result),
         "err_code": result.errCode,
         "metrics": compact(result.metrics),
+        "began_at_ms": began_at_ms,
+        "ended_at_ms": int(time.time() * 1000),  # its row may be written much later, with that of the last attempt
     }
     ride(SANDBOX_RUN, row, keep=True)
     if result.errCode in RETRYABLE:

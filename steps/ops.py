@@ -23,17 +23,20 @@ from steps.contracts.ops import (
     OpsAction,
     PossibleAction,
     ResumeWorkflowRequest,
+    RetryRequest,
+    WrittenOp,
 )
 from steps.documents import without_none
 from steps.errors import Conflict, NotFound
 from steps.forks import make_fork
 from steps.identity import artifact_uri, ops_task_key, run_id
-from steps.retry import STEPS, Record, first_missing, first_record_of, records_of
+from steps.retry import STEPS, Record, Retry, first_missing, first_record_of, records_of, retry_in
 from steps.run_record import WORKFLOW_NAME
 from steps.times import iso_of, moment_of
 from steps.workflows import get_workflow
 
 STEP = "OPS"
+NOT_SAID = "not said"
 
 CANCELLABLE = frozenset({"ENQUEUED", "DELAYED", "PENDING"})
 RESUMABLE = frozenset({"CANCELLED", "ENQUEUED"})
@@ -129,6 +132,15 @@ async def fork(engine: Engine, id: str, request: ForkWorkflowRequest) -> OpsAcce
     return OpsAccepted(accepted=True, workflowID=id, forkedWorkflowID=forked)
 
 
+async def retry(engine: Engine, id: str, request: RetryRequest, *, version: str | None = None) -> Retry:
+    """Try a failed run again, as steps.retry does; written down if it is said who does it, or why."""
+    async with engine.transaction() as conn:
+        again = await retry_in(engine, conn, id, version)
+        if request.actor or request.reason:
+            await _write_down(conn, "retry", again.workflow_id, request.actor or NOT_SAID, request.reason or NOT_SAID)
+    return again
+
+
 def _require(op: Op, status: str, **records: int) -> None:
     error = refusal_of(op, status, **records)
     if error is not None:
@@ -196,7 +208,7 @@ WRITE_DOWN: LiteralString = """
 """
 
 
-async def _write_down(conn: Connection, op: Op, id: str, actor: str, reason: str, forked: str | None = None) -> None:
+async def _write_down(conn: Connection, op: WrittenOp, id: str, actor: str, reason: str, forked: str | None = None) -> None:
     goal = f"what operators did to {id}"
     payload: JsonObject = {"goal": goal, "inputs": {"workflowID": id}, "constraints": {}}
     given = {"id": id, "run_id": run_id(id), "goal": goal, "payload": canonical_json(payload)}

@@ -18,7 +18,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 
-from engine import connection_lost
+from engine import cannot_now
 from steps.opencode import OpenCode
 from steps.policy import QueueRules
 from steps.redaction import Redaction
@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 
 def patient(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Do again what the database broke off: a server that is away for a while is waited for. For work that may be done twice."""
+    """Do again what the database broke off: a server that is away or in need for a while is waited for. For work that may be done twice."""
 
     @functools.wraps(function)
     async def again(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -43,7 +43,7 @@ def patient(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Corout
             try:
                 return await function(*args, **kwargs)
             except Exception as error:
-                if not connection_lost(error):
+                if not cannot_now(error):
                     raise
                 await asyncio.sleep(AWAY_PAUSE_S)
 

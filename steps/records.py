@@ -74,10 +74,12 @@ HUMAN_INTERACTION = Rider("""
 """)
 
 SANDBOX_RUN = Rider("""
-    insert into app.sbx_runs (run_id, step_id, task_key, attempt, provider, request, response, err_code, metrics)
-    select n.run_id, n.step_id, n.task_key, n.attempt, n.provider, n.request, n.response, n.err_code, n.metrics
+    insert into app.sbx_runs (run_id, step_id, task_key, attempt, provider, request, response, err_code, metrics, created_at,
+                              updated_at)
+    select n.run_id, n.step_id, n.task_key, n.attempt, n.provider, n.request, n.response, n.err_code, n.metrics,
+           to_timestamp(n.began_at_ms / 1000.0), to_timestamp(n.ended_at_ms / 1000.0)
       from json_to_recordset(%s) as n (run_id text, step_id text, task_key text, attempt int, provider text, request jsonb,
-                                       response jsonb, err_code text, metrics jsonb)
+                                       response jsonb, err_code text, metrics jsonb, began_at_ms bigint, ended_at_ms bigint)
     on conflict do nothing
 """)
 

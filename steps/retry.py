@@ -61,6 +61,7 @@ class Retry:
     """What a retry does: the run it reopened and the first step it makes again."""
 
     run_id: str
+    workflow_id: str
     from_step: str
 
 
@@ -89,17 +90,22 @@ async def retry_run(engine: Engine, id: str, *, version: str | None = None) -> R
     version: the application version whose workers shall take it, since those that it was started for may be gone.
     """
     async with engine.transaction() as conn:
-        run = await _locked(conn, id)
-        if run.purpose != "run":
-            raise Conflict(f"cannot retry a recipe's own {run.purpose}; ask for another one", run_status=run.status)
-        if run.status not in RETRYABLE_STATUS:
-            raise Conflict(f"cannot retry run in status {run.status}", run_status=run.status)
-        from_step = first_missing(run.done)
-        records = await records_of(conn, run.workflow_id)
-        await engine.rewind(run.workflow_id, first_record_of(from_step, records), version=version, conn=conn)
-        await conn.execute(REOPEN, (run.run_id,))
-        await conn.execute(WITHDRAW_GATES, (run.run_id,))
-    return Retry(run.run_id, from_step)
+        return await retry_in(engine, conn, id, version)
+
+
+async def retry_in(engine: Engine, conn: Connection, id: str, version: str | None) -> Retry:
+    """The same, in a transaction that has more to do."""
+    run = await _locked(conn, id)
+    if run.purpose != "run":
+        raise Conflict(f"cannot retry a recipe's own {run.purpose}; ask for another one", run_status=run.status)
+    if run.status not in RETRYABLE_STATUS:
+        raise Conflict(f"cannot retry run in status {run.status}", run_status=run.status)
+    from_step = first_missing(run.done)
+    records = await records_of(conn, run.workflow_id)
+    await engine.rewind(run.workflow_id, first_record_of(from_step, records), version=version, conn=conn)
+    await conn.execute(REOPEN, (run.run_id,))
+    await conn.execute(WITHDRAW_GATES, (run.run_id,))
+    return Retry(run.run_id, run.workflow_id, from_step)
 
 
 async def _locked(conn: Connection, id: str) -> _Failed:

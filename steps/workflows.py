@@ -69,6 +69,10 @@ async def list_workflows(
     last_at, last_id = behind or (None, None)
     given = asdict(which) | {"status": status, "last_at": last_at, "last_id": last_id, "limit": limit}
     rows = await _rows(conn, NEWEST, given)
+    return await _with_subjects(conn, rows)
+
+
+async def _with_subjects(conn: Connection, rows: list[JsonObject]) -> list[OpsWorkflow]:
     subjects = await _subjects(conn, [row["workflowID"] for row in rows])
     return [
         OpsWorkflow.model_validate(_workflow(row | without_none({"subject": subjects.get(row["workflowID"])}))) for row in rows
@@ -92,17 +96,22 @@ async def count_workflows(conn: Connection, which: Filter, *, most: int = MOST_C
     return [WorkflowCount.model_validate(row) for row in await _rows(conn, COUNTS, asdict(which) | {"most": most})]
 
 
-#: A run's own; else that of the run that it was forked from, or that started it.
+#: A run's own; else that of the nearest run that it came from: by a fork, as its child, or by several of these, one after another.
 SUBJECTS: LiteralString = """
-    select s.workflow_uuid as id,
-           (select i.goal
-              from app.runs r join app.intents i on i.id = r.intent_id
-             where r.workflow_id = any (array[s.workflow_uuid, s.forked_from, s.parent_workflow_id])
-               and not starts_with(r.intent_id, 'it-ops-')
-             order by array_position(array[s.workflow_uuid, s.forked_from, s.parent_workflow_id], r.workflow_id)
-             limit 1) as goal
-      from dbos.workflow_status s
-     where s.workflow_uuid = any (%(ids)s)
+    with recursive origins (id, origin, depth) as (
+        select asked.id, asked.id, 0
+          from unnest(%(ids)s::text[]) as asked (id)
+         union all
+        select o.id, came.origin, o.depth + 1
+          from origins o
+          join dbos.workflow_status s on s.workflow_uuid = o.origin
+         cross join lateral (select unnest(array[s.forked_from, s.parent_workflow_id]) as origin) came
+         where came.origin is not null and o.depth < 6)
+    select distinct on (o.id) o.id, i.goal
+      from origins o
+      join app.runs r on r.workflow_id = o.origin and not starts_with(r.intent_id, 'it-ops-')
+      join app.intents i on i.id = r.intent_id
+     order by o.id, o.depth, o.origin
 """
 
 
@@ -114,7 +123,8 @@ async def _subjects(conn: Connection, ids: list[str]) -> dict[str, str]:
 async def list_queued(conn: Connection, *, queue: str | None = None, status: str | None = None, limit: int) -> list[OpsWorkflow]:
     """What is queued or was taken from a queue and has not ended, by queue and in the order in which it is taken."""
     given = {"status": status, "queue": queue, "limit": limit}
-    return [OpsWorkflow.model_validate(_workflow(row)) for row in await _rows(conn, QUEUED, given)]
+    rows = await _rows(conn, QUEUED, given)
+    return await _with_subjects(conn, rows)
 
 
 #: Written under the lock of the workflow's row, so that created_at orders what was done to it.

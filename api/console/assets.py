@@ -16,6 +16,7 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.console.squeeze import squeezed
 from api.http import Door
 from steps.errors import NotFound
 
@@ -39,9 +40,6 @@ SHEET = "css/console.css"
 MAIN = "js/main.js"
 #: A static import or re-export, as the modules and the libraries write them.
 IMPORT = re.compile(r'(?:\bfrom|^import)\s*"(\.[^"]+)"', re.MULTILINE)
-#: Comments that have their lines to themselves, and indentation. What looks like that in a template means nothing there either.
-COMMENT = re.compile(r"^[ \t]*(?:/\*\*.*?\*/[ \t]*|//[^\n]*)\n?", re.MULTILINE | re.DOTALL)
-INDENTATION = re.compile(r"\n\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +75,10 @@ def imports_of(path: str, content: bytes) -> list[str]:
 
 
 def served(name: str, content: bytes) -> bytes:
-    """The file as browsers get it: our own modules without comments and indentation, everything else as it is."""
+    """The file as browsers get it: our own modules squeezed, everything else as it is."""
     if not (name.startswith("js/") and name.endswith(".js")):
         return content
-    return INDENTATION.sub("\n", COMMENT.sub("", content.decode())).encode()
+    return squeezed(content.decode()).encode()
 
 
 @functools.cache

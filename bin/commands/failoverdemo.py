@@ -142,16 +142,9 @@ class Drill:
 
     def settle(self) -> Facts:
         """Wait for all ends; what the oracles must know."""
-        told = self.clients.told
-        self.stage.wait(self.count_ends, len(told.runs), "runs have ended")
+        self.stage.wait(self.count_ends, len(self.clients.told.runs), "runs have ended")
         self.stage.settle()
-        refused = sum(self.clients.goals[wid].startswith("refuse") for wid in told.runs)
-        return {
-            "runs": len(told.runs),
-            "accepted": list(told.runs),
-            "tasks": len(told.runs) - refused,
-            "answers": len(told.replies),
-        }
+        return self.clients.facts()
 
     def count_ends(self) -> int:
         self.look()

@@ -1,5 +1,5 @@
-"""bin/full: what must hold before a release: bin/check, slow tests, the engine behind PgBouncer, failovers, all scenarios, the benchmarks
-once through, the live smokes.
+"""bin/full: what must hold before a release: bin/check, slow tests, the engine behind PgBouncer, failovers, faults, restores, all
+scenarios, the benchmarks once through, the live smokes.
 
     bin/full [--ci] [--soaks] [--list]
 
@@ -32,6 +32,8 @@ def main(settings: Settings) -> int:
             replace(Part.of_tests("engine behind a pooler", "--pgbouncer", "tests/engine"), skipped=pooler_obstacle()),
             Part(name="failovers", command=("bin.commands.failoverdemo", "--rounds", "3")),
             Part(name="failovers async", command=("bin.commands.failoverdemo", "--rounds", "3", "--async")),
+            Part(name="faults", command=("bin.commands.chaos", "--all")),
+            Part(name="restores", command=("bin.commands.restoredrill",)),
             Part(name="scenarios", command=("bin.commands.scenarios",), is_lane=True),
             Part(name="bench", command=("bin.commands.bench", "all", "--quick")),
             smoke(settings, "oc live smoke", "bin.commands.oc_live_smoke", oc_obstacle(settings)),
@@ -39,7 +41,7 @@ def main(settings: Settings) -> int:
         ],
         [
             Extra("ci", "and the long load test", [Part(name="load ramp", command=("bin.commands.load", "ramp"))]),
-            Extra("soaks", "and all soaks, which take a quarter of an hour", soaks()),
+            Extra("soaks", "and all soaks, which take twenty minutes", soaks()),
         ],
     )
 

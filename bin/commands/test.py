@@ -18,7 +18,7 @@ def sharing(arguments: Sequence[str], processors: int) -> list[str]:
     """What makes pytest share the suite out, where that is of use."""
     named = any(not argument.startswith("-") or argument.startswith(ITS_OWN) for argument in arguments)
     processes = min(processors + 1, MOST_PROCESSES)
-    return [] if named or processors < 2 else ["-n", str(processes), "--dist", "loadfile"]
+    return [] if named or processors < 2 else ["-n", str(processes), "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 if __name__ == "__main__":

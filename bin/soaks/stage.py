@@ -1,10 +1,11 @@
 """What a soak plays on: processes of the service on a database of its own, clients that do not give up, and a look at the database."""
 
+import itertools
 import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import httpx
 import psycopg
 
 from bin.own_server import OwnServer, surroundings
+from bin.postgres_pair import Pair
 from bin.progress import Bar
 from bin.service import ServiceProcess
 from bin.soaks.oracles import LEFTOVERS
@@ -45,21 +47,33 @@ class SoakFailed(Exception):
 
 
 class Client:
-    """Calls the API from any number of threads, and again what fails because the service or its database is away."""
+    """Calls the API from any number of threads, and again what fails because the service or its database is away.
 
-    def __init__(self, base: str) -> None:
-        self._http = httpx.Client(base_url=base, timeout=60, limits=httpx.Limits(max_connections=100))
+    bases: front doors of one service, to which calls go in turn. heard: told of each answer's method, status and seconds.
+    """
+
+    def __init__(self, *bases: str, heard: Callable[[str, int, float], None] | None = None) -> None:
+        self._http = httpx.Client(timeout=60, limits=httpx.Limits(max_connections=100))
+        self._bases = itertools.cycle(bases)
+        self._heard = heard
         self.refusals = 0
 
     def close(self) -> None:
         self._http.close()
+
+    def turn_to(self, *bases: str) -> None:
+        """Call these from now on."""
+        self._bases = itertools.cycle(bases)
 
     def ask(self, method: str, path: str, json: object = None) -> httpx.Response:
         """The first answer that is none of trouble with the service. Raises SoakFailed after a minute."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
-                answer = self._http.request(method, path, json=json)
+                began = time.monotonic()
+                answer = self._http.request(method, next(self._bases) + path, json=json)
+                if self._heard is not None:
+                    self._heard(method, answer.status_code, time.monotonic() - began)
                 if answer.status_code < 500:
                     return answer
                 trouble = f"{answer.status_code} {answer.text[:200]}"
@@ -96,7 +110,11 @@ class Client:
 
 @dataclass
 class Stage:
-    """n, minutes, seed: as asked for. notes: what the soak wants to tell besides its verdicts. server: None if nobody may crash it."""
+    """n, minutes, seed: as asked for. notes: what the soak wants to tell besides its verdicts. server: None if nobody may crash it.
+
+    pair: where the database is two servers. plot: where a picture goes. way: how the service's processes reach the database, if it is
+    another way than ours.
+    """
 
     dsn: str
     folder: Path
@@ -105,6 +123,9 @@ class Stage:
     minutes: float
     seed: int
     server: OwnServer | None = None
+    pair: Pair | None = None
+    plot: Path | None = None
+    way: str | None = None
     notes: list[str] = field(default_factory=list[str])
     processes: list[ServiceProcess] = field(default_factory=list[ServiceProcess])
     clients: list[Client] = field(default_factory=list[Client])
@@ -114,8 +135,16 @@ class Stage:
 
     def begin(self, command: str, **settings: str) -> ServiceProcess:
         """A process of the service, all by itself with the others of this stage."""
+        return self._begin(command, settings)
+
+    def begin_another(self, command: str, module: str, *arguments: str) -> ServiceProcess:
+        """This module in the place of that command, started again whenever it ends by itself."""
+        return self._begin(command, {}, module=module, arguments=arguments, kept_up=True)
+
+    def _begin(self, command: str, settings: Mapping[str, str], **how: Any) -> ServiceProcess:
         log = self.folder / f"{command}-{len(self.processes)}.log"
-        process = ServiceProcess(command, log, surroundings(self.dsn, self.folder / "state") | settings)
+        own = {**surroundings(self.way or self.dsn, self.folder / "state"), **settings}
+        process = ServiceProcess(command, log, own, **how)
         self.processes.append(process)
         process.start()
         return process

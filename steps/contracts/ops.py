@@ -10,6 +10,7 @@ from steps.contracts.views import Reason
 WorkflowState = Literal["PENDING", "SUCCESS", "ERROR", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "CANCELLED", "ENQUEUED"]
 QueuedState = Literal["ENQUEUED", "PENDING"]
 Op = Literal["cancel", "resume", "fork"]
+WrittenOp = Op | Literal["retry"]
 
 MOST_ROWS = 200
 LONGEST_SLEEP_MS = 2**31 - 1
@@ -78,6 +79,13 @@ class ForkWorkflowRequest(Wire):
     reason: Said
 
 
+class RetryRequest(Wire):
+    """actor, reason: who tries a run again and why; kept with it, if they are said."""
+
+    actor: Said | None = None
+    reason: Said | None = None
+
+
 class SleepWorkflowRequest(Wire):
     """wf: the workflow's id. sleep: in milliseconds."""
 
@@ -112,7 +120,7 @@ class WorkflowCount(Wire):
 class OpsAction(Wire):
     """What was done to a workflow, when (ISO, UTC), by whom and why."""
 
-    op: Op
+    op: WrittenOp
     targetWorkflowID: str
     at: str
     actor: str

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from steps.contracts.base import Count, JsonObject, Millis, Name, Positive, Wire
-from steps.contracts.ops import Op, Said
+from steps.contracts.ops import Said, WrittenOp
 
 #: What a partition stands at: has work; has none; as many at work as its cap allows; its rate is used up; has work for other workers only
 #: (of another version, or with other workflows); paused.
@@ -93,7 +93,7 @@ class PartitionsQuery(Wire):
 class AuditRow(Wire):
     """What an operator did, when (ISO, UTC), and why: to a workflow, or to a queue, a partition of it, or a worker. given: what was set."""
 
-    op: Op | QueueOp
+    op: WrittenOp | QueueOp
     at: str
     actor: str
     reason: str

@@ -110,6 +110,8 @@ class Attempt(Wire):
     attempt: Annotated[int, Field(ge=1)]
     errCode: str
     wallMs: float | None = None
+    startedAt: Millis | None = None
+    endedAt: Millis | None = None
 
 
 class StepRow(Wire):

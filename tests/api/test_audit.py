@@ -62,8 +62,10 @@ async def test_a_run_is_listed_with_what_it_is_for(client: httpx.AsyncClient, ro
     await made(rows, "copy")
     await rows.fetch("update dbos.workflow_status set parent_workflow_id = %s where workflow_uuid = 'task'", WID)
     await rows.fetch("update dbos.workflow_status set forked_from = %s where workflow_uuid = 'copy'", WID)
+    await made(rows, "task of the copy")
+    await rows.fetch("update dbos.workflow_status set parent_workflow_id = 'copy' where workflow_uuid = 'task of the copy'")
     listed = {row["workflowID"]: row.get("subject") for row in (await client.get("/api/ops/wf")).json()}
-    assert listed == {WID: "sample", "chore": None, "task": "sample", "copy": "sample"}
+    assert listed == {WID: "sample", "chore": None, "task": "sample", "copy": "sample", "task of the copy": "sample"}
 
 
 async def test_states_are_counted_each_by_itself(client: httpx.AsyncClient, rows: Rows) -> None:

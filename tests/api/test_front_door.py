@@ -1,10 +1,12 @@
 """What holds for every route: unknown paths, bodies that are not JSON, and what nobody foresaw."""
 
 import asyncio
-from typing import Any
+from typing import Any, LiteralString
 
 import httpx
+import psycopg
 import pytest
+from psycopg_pool import PoolTimeout
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
 
@@ -169,3 +171,37 @@ def test_each_refusal_has_its_code_and_body() -> None:
     assert answer_to(DuplicateWork("intentQ", "d"))[0] == 409
     assert answer_to(NoSuchWorkflow("w")) == (404, {"error": "workflow not found: w"})
     assert answer_to(ValueError("secret")) == (500, {"error": "internal error"})
+    for away in (
+        psycopg.OperationalError("the connection is closed"),
+        psycopg.errors.AdminShutdown(),
+        psycopg.errors.CannotConnectNow(),
+        psycopg.errors.TooManyConnections(),
+        psycopg.errors.DiskFull(),
+        psycopg.errors.QueryCanceled(),
+        psycopg.errors.ReadOnlySqlTransaction(),
+        PoolTimeout(),
+    ):
+        assert answer_to(away) == (503, {"error": "the database is away at the moment; ask again"})
+    assert answer_to(psycopg.errors.UndefinedTable("secret")) == (500, {"error": "internal error"})
+
+
+ENDED_SESSIONS: LiteralString = """
+    select pg_terminate_backend(a.pid) from pg_stat_activity a
+     where a.datname = current_database() and a.wait_event_type = 'Lock' and a.pid <> pg_backend_pid()
+"""
+
+
+async def test_a_request_whose_connection_breaks_is_answered_503_and_can_be_made_again(
+    client: httpx.AsyncClient, rows: Rows, database: str
+) -> None:
+    wanted = {"goal": "once more", "inputs": {}, "constraints": {}}
+    async with await psycopg.AsyncConnection.connect(database) as other:
+        await other.execute("lock table app.intents in access exclusive mode")
+        asking = asyncio.create_task(client.post("/api/intents", json=wanted))
+        async with asyncio.timeout(20):
+            while not (await (await other.execute(ENDED_SESSIONS)).fetchall()):
+                await asyncio.sleep(0.01)
+            response = await asking
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert response.json() == {"error": "the database is away at the moment; ask again"}
+    assert (await client.post("/api/intents", json=wanted)).status_code == 201

@@ -1,6 +1,7 @@
 """Whatever is sent to the front door: no answer is 500, each is one that the document has, and a refusal has written nothing.
 
-A real server, on a database in which a worker has left runs of every kind and now is away.
+A real server, on a database in which a worker has left runs of every kind and now is away. The slow tests ask a process of its own, whose
+answers are counted and whose memory must stay where it is; they print both.
 """
 
 import asyncio
@@ -8,6 +9,8 @@ import copy
 import functools
 import itertools
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,11 +35,15 @@ from schemathesis.specs.openapi.checks import (
 
 from api.openapi import document
 from api.operations import OPERATIONS
+from bin.own_server import surroundings
+from bin.service import ServiceProcess
+from bin.soaks.samples import MB, look_at
 from steps.contracts.base import JsonObject
 from steps.identity import human_topic, run_id
 from steps.recipes import import_bundle
 from tests.api.samples import BUNDLE, SPEC, START, changed
 from tests.api.served import Contents, served
+from tests.conftest import new_database
 from tests.steps.product import patch, product, replay
 
 MAX_BODY = 64 * 1024
@@ -52,7 +59,9 @@ QUICK = settings(
     phases=[Phase.generate],
     suppress_health_check=UNCONCERNED,
 )
-LONG = settings(max_examples=150, deadline=None, database=None, suppress_health_check=UNCONCERNED)
+#: Of each route, and several times that of those with a body.
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
+LONG = settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=UNCONCERNED)
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,57 @@ def world(shared_database: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         requests.Session() as http,
     ):
         yield World(base, known, Contents(conn), http)
+
+
+class Counted(requests.Session):
+    """Counts answers by code, and looks now and then at the memory of the process that gives them."""
+
+    GAP = 200
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self.codes: Counter[int] = Counter()
+        self.memory_mb: list[float] = []
+        self._pid = pid
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        response = super().send(request, **options)
+        self.codes[response.status_code] += 1
+        if self.codes.total() % self.GAP == 0:
+            seen = look_at(self._pid)
+            assert seen is not None, "the service has ended"
+            self.memory_mb.append(seen.memory / MB)
+        return response
+
+
+#: From the middle on, when all routes have been asked once or more and caches are full.
+MOST_GROWTH_MB = 10.0
+
+
+@pytest.fixture(scope="module")
+def started(server: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The same behind a process of its own."""
+    folder = tmp_path_factory.mktemp("started")
+    with new_database(server, template) as database:
+        known = asyncio.run(populate(database, folder))
+        process = ServiceProcess(
+            "api", folder / "api.log", surroundings(database, folder / "state"), module="tests.api.brief_api"
+        )
+        process.start()
+        try:
+            base = process.url()
+            with psycopg.connect(database, autocommit=True) as conn, Counted(process.pid) as http:
+                yield World(base, known, Contents(conn), http)
+        finally:
+            process.stop()
+    assert "request failed" not in process.log.read_text()
+    memory = http.memory_mb or [0.0]
+    middle = memory[len(memory) // 2]
+    print(
+        f"\n{http.codes.total()} requests, answers {dict(sorted(http.codes.items()))}, "
+        f"memory {memory[0]:.1f} MB at first, {middle:.1f} in the middle, {memory[-1]:.1f} at the end"
+    )
+    assert memory[-1] < middle + MOST_GROWTH_MB
 
 
 async def populate(database: str, folder: Path) -> dict[str, list[str]]:
@@ -192,8 +252,8 @@ def test_generated_requests_get_documented_answers(world: World, route: str) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
-def test_very_many_generated_requests_get_documented_answers(world: World, route: str) -> None:
-    fuzz(world, route, LONG)
+def test_very_many_generated_requests_get_documented_answers(started: World, route: str) -> None:
+    fuzz(started, route, LONG)
 
 
 # Nearly right bodies ----------------------------------------------------------------------------------------------------------
@@ -235,6 +295,7 @@ def bodies(world: World) -> dict[str, tuple[str, JsonObject]]:
         "POST /intents/{intent_id}/run": (f"/intents/{queued}/run", options),
         "POST /api/runs/{wid}/gates/{gate_key}/reply": (f"/api/runs/{waiting}/gates/{gate}/reply", answer),
         "POST /api/events/hitl": ("/api/events/hitl", event),
+        "POST /runs/{wid}/retry": (f"/runs/{failed}/retry", said),
         "POST /runs/{wid}/events": (f"/runs/{waiting}/events", {"type": "approve-plan", "payload": {"a": [1]}}),
         "POST /runs/{wid}/approve-plan": (f"/runs/{waiting}/approve-plan", {"approvedBy": "ada", "notes": "n"}),
         "POST /api/runs/{wid}/approve-plan": (f"/api/runs/{waiting}/approve-plan", {"approvedBy": "ada", "notes": "n"}),
@@ -320,8 +381,8 @@ def test_nearly_right_bodies_get_documented_answers(world: World, route: str) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("route", BODIES)
-def test_very_many_nearly_right_bodies_get_documented_answers(world: World, route: str) -> None:
-    spoil(world, route, settings(LONG, max_examples=800))
+def test_very_many_nearly_right_bodies_get_documented_answers(started: World, route: str) -> None:
+    spoil(started, route, settings(LONG, max_examples=4 * EXAMPLES))
 
 
 # What is no JSON, or not said as HTTP would have it ----------------------------------------------------------------------------

@@ -86,6 +86,13 @@ async def test_a_run_that_fails_is_retried_and_fails_alike(older: OlderClient) -
     assert (response.status_code, response.json()) == (202, {"accepted": True, "newRunId": run_id, "fromStep": "ExecuteST"})
     again = await older.until(run_id, "retries_exceeded", retries=1)
     assert (again["error"], again["nextAction"]) == (failed["error"], "REPAIR")
+    assert (await older.http.get("/api/ops/audit")).json() == [], "of the first nobody said anything"
+    by = {"actor": "ada", "reason": "the mirror is back"}
+    assert (await older.http.post(f"/runs/{run_id}/retry", json=by | {"more": 1})).status_code == 400
+    assert (await older.http.post(f"/runs/{run_id}/retry", json=by)).status_code == 202
+    (kept,) = (await older.http.get("/api/ops/audit")).json()
+    assert {name: kept[name] for name in ("op", "actor", "reason")} == {"op": "retry"} | by
+    await older.until(run_id, "retries_exceeded", retries=2)
 
 
 @pytest.mark.parametrize("answers", [("po", "qa"), ("po", "po")])

@@ -17,7 +17,7 @@ from engine import Engine
 from steps.identity import gate_key, prompt_event, run_id
 from steps.retry import retry_run
 from tests.api.live import SOON_S, Told, all_events, followed, served, text_at, until
-from tests.api.samples import GATE, RUN_ID, START, WID, Rows
+from tests.api.samples import GATE, RUN_ID, START, WID, YES, Rows
 
 
 @pytest.fixture
@@ -224,6 +224,25 @@ async def test_a_client_that_is_cut_off_again_and_again_misses_and_repeats_nothi
     assert last == {(one.name, one.data.get("stepID") or one.data.get("gateKey")): one.data for one in whole}
 
 
+@pytest.mark.parametrize("notify", [True, False])
+async def test_an_answer_is_told_before_the_run_has_taken_it(base: str, app: Starlette, rows: Rows, notify: bool) -> None:
+    """By the message's notification, where it comes, long before the next look."""
+    app.state.door.waits._recheck_s = 3600.0 if notify else 0.02
+    await rows.waiting_gate()
+    told: list[Told] = []
+    async with followed(f"{base}/api/runs/{WID}/stream") as events:
+        async for one in events:
+            if one.name == "run" and not told:
+                async with httpx.AsyncClient(base_url=base) as client:
+                    assert (await client.post(f"/api/runs/{WID}/gates/{GATE}/reply", json=YES)).status_code == 200
+                if not notify:
+                    await end(rows, "PENDING")
+            if one.name == "gate" and one.data["origin"] is not None:
+                told.append(one)
+                break
+    assert [(one.data["state"], one.data["origin"], one.id) for one in told] == [("PENDING", "manual", told[0].id)]
+
+
 async def test_what_is_recorded_later_is_told_and_nothing_twice(base: str, rows: Rows) -> None:
     await rows.run()
     await record(rows, 1, "call-1")
@@ -415,3 +434,41 @@ async def test_what_has_no_place_yet_is_told_at_the_start_only(client: httpx.Asy
     await record(rows, 1, "DBOS.now")
     whole, rest = [(await client.get(f"/api/runs/{WID}/stream{query}")).text for query in ("", "?after=0.0")]
     assert ("id: 0.0" in whole, "event: step" in rest) == (True, False)
+
+
+# Hints -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_board_hears_that_something_changed_and_what_it_missed_while_it_was_away(
+    base: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a notification, long before the next look of its own."""
+    monkeypatch.setattr(streams, "LOOK_S", 3600.0)
+    monkeypatch.setattr(streams, "HINT_GAP_S", 0.0)
+    url = f"{base}/api/ops/stream"
+    told: list[Told] = []
+    async with followed(url) as events:
+        async for one in events:
+            told.append(one)
+            if len(told) == 2:
+                break
+            await rows.run()
+            await rows.fetch("select pg_notify('dbos_workflow_events_channel', 'somebody::status')")
+    (here, changed) = told
+    assert (here.name, changed.name) == ("here", "changed")
+    assert int(here.id or "") < int(changed.id or "")
+    async with followed(f"{url}?after={here.id}") as events:
+        assert (await anext(events)).name == "changed"
+    async with followed(f"{url}?after=1", **{"last-event-id": here.id or ""}) as events:
+        assert int((await anext(events)).id or "") >= int(changed.id or "")
+
+
+async def test_a_board_is_told_within_seconds_of_what_nobody_notified(
+    base: str, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "LOOK_S", 0.01)
+    monkeypatch.setattr(streams, "HINT_GAP_S", 0.0)
+    async with followed(f"{base}/api/ops/stream") as events:
+        assert (await anext(events)).name == "here"
+        await rows.run()
+        assert (await anext(events)).name == "changed"

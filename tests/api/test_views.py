@@ -341,15 +341,20 @@ async def everything(rows: Rows) -> None:
 async def test_a_sandbox_task_says_what_it_was_told_and_how_its_attempts_ended(client: httpx.AsyncClient, rows: Rows) -> None:
     await everything(rows)
     await rows.fetch(
-        """insert into app.sbx_runs (run_id, step_id, task_key, attempt, provider, request, err_code, metrics)
-           values (%s, 'ExecuteST', 'task-1', 1, 'mock', '{"cmd": "pytest -q"}', 'BOOT_FAIL', null),
-                  (%s, 'ExecuteST', 'task-1', 2, 'mock', '{"cmd": "pytest -q"}', 'NONE', '{"wallMs": 12.5}')""",
+        """insert into app.sbx_runs (run_id, step_id, task_key, attempt, provider, request, err_code, metrics, created_at, updated_at)
+           values (%s, 'ExecuteST', 'task-1', 1, 'mock', '{"cmd": "pytest -q"}', 'BOOT_FAIL', null,
+                   to_timestamp(1), to_timestamp(3)),
+                  (%s, 'ExecuteST', 'task-1', 2, 'mock', '{"cmd": "pytest -q"}', 'NONE', '{"wallMs": 12.5}',
+                   to_timestamp(5), to_timestamp(9))""",
         RUN_ID,
         RUN_ID,
     )
     page = (await client.get(f"/api/runs/{WID}/steps?limit=100")).json()
     told = {row["stepID"]: (row.get("title"), row.get("attempts")) for row in page["steps"]}
-    assert told["task-1"] == (
+    title, attempts = told["task-1"]
+    times = [(attempt.pop("startedAt"), attempt.pop("endedAt")) for attempt in attempts]
+    assert times == [(1000, 3000), (5000, 9000)]
+    assert (title, attempts) == (
         "pytest -q",
         [{"attempt": 1, "errCode": "BOOT_FAIL"}, {"attempt": 2, "errCode": "NONE", "wallMs": 12.5}],
     )

@@ -25,6 +25,8 @@ class Proxy:
         self.lose_next_answer = False
         self.requests = 0
         self.losses = 0
+        self._readers: set[asyncio.StreamReader] = set()
+        self._swallowed: set[asyncio.StreamReader] = set()
 
     @property
     def dsn(self) -> str:
@@ -39,6 +41,10 @@ class Proxy:
         """Cut every connection now."""
         for writer in list(self._open):
             writer.transport.abort()
+
+    def swallow(self) -> None:
+        """Every connection that is open falls silent: what is sent is confirmed by the network, and comes to nobody."""
+        self._swallowed |= self._readers
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -72,7 +78,10 @@ class Proxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter, *, up: bool
     ) -> None:
         try:
+            self._readers.add(reader)
             while data := await reader.read(1 << 16):
+                if reader in self._swallowed:
+                    continue
                 if up and self.lose_next_request:
                     self.lose_next_request = False
                     self.losses += 1

@@ -68,7 +68,7 @@ async def test_the_rescue_first_and_the_writer_hears_that_it_lost(shop: Workshop
     worker_id, owned = await claimant.enqueue_and_claim(shop, "w")
     async with await shop.connect() as rescuer, claimant.journal(shop) as journal:
         async with rescuer.transaction():
-            await rescuer.execute(leases.RESCUE, ([worker_id],))
+            await rescuer.execute(leases.RESCUE, {"dead": [worker_id], "most_ms": 0})
             written = asyncio.ensure_future(journal.add(claimant.step(owned["w"])))
             await shop.blocked()
         with pytest.raises(RunLost):

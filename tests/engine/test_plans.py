@@ -113,7 +113,11 @@ STATEMENTS: dict[str, tuple[str, Any, set[str]]] = {
     "history": (claims.HISTORY, (joined(HERE),), {"operation_outputs_pkey"}),
     "lost": (claims.LOST, (joined(HERE), joined(TOKEN)), {"workflow_status_pkey"}),
     "release": (claims.RELEASE, ("worker 3",), {"workflow_status_owned", "workflow_status_pkey"}),
-    "rescue": (leases.RESCUE, (["worker 3", "worker 4"],), {"workflow_status_owned", "workflow_status_pkey"}),
+    "rescue": (
+        leases.RESCUE,
+        {"dead": ["worker 3", "worker 4"], "most_ms": 80_000},
+        {"workflow_status_owned", "workflow_status_pkey"},
+    ),
     "bury": (leases.BURY, (["worker 3"],), {"workflow_status_owned", "worker_pkey"}),
     "lock runs": (wakeups.LOCK_RUNS, (HERE,), {"workflow_status_pkey"}),
     "wake": (wakeups.WAKE, (joined(WAITING), joined(["t:go"] * len(WAITING))), {"workflow_status_pkey"}),

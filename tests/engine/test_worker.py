@@ -8,8 +8,9 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from engine import WorkflowFailed, recv, step, workflow, workflow_info
-from tests.engine.workshop import Brake, Trace, Workshop
+from engine import WorkflowFailed, leases, recv, step, workflow, workflow_info
+from tests.engine import claimant
+from tests.engine.workshop import END_LEASE, NOON_MS, Brake, Trace, Workshop
 
 
 @workflow(name="echo")
@@ -35,6 +36,33 @@ async def test_a_run_that_always_kills_its_worker_is_given_up(shop: Workshop, tr
     assert trace.calls == [1, 2, 3]
     await shop.engine.enqueue(echo, 1, id="next")
     assert await shop.result("next") == 1
+
+
+async def test_a_run_whose_workers_keep_dying_rests_before_it_is_taken_up_again(shop: Workshop, trace: Trace) -> None:
+    @step
+    async def note() -> int:
+        return trace("note")
+
+    @workflow(name=claimant.NAME)
+    async def once() -> int:
+        return await note()
+
+    await shop.set_clock()
+    await shop.engine.enqueue(once, id="w")
+    row: dict[str, Any] = {}
+    async with await shop.connect() as conn:
+        for deaths in (1, 2):
+            worker_id = await claimant.register(shop)
+            assert list(await claimant.claim(conn, worker_id)) == ["w"]
+            await conn.execute(END_LEASE, ([worker_id],))
+            assert await leases.rescue(conn, rest_s=64_000) == 1
+            row = await shop.row("w")
+            assert (row["owner_xid"], row["executor_id"], row["recovery_attempts"]) == (None, None, deaths)
+            assert row["status"] == ("ENQUEUED" if deaths == 1 else "PENDING")
+    assert NOON_MS < row["wake_at_ms"] <= NOON_MS + 1_000_000
+    await shop.worker(once)
+    await shop.pass_time(1_000)
+    assert await shop.result("w") == 1
 
 
 async def test_a_dead_run_can_be_resumed_with_attempts_counted_anew(shop: Workshop, trace: Trace) -> None:

@@ -55,6 +55,7 @@ class Workshop:
         """Start a worker for these workflows."""
         options = {"poll_s": 0.02, "lease_s": LEASE_S} | options
         worker = self.engine.worker(list(workflows), **options)
+        worker.rest_s = 0.0
         self._working[worker] = asyncio.create_task(worker.run())
         return worker
 

@@ -218,12 +218,12 @@ def test_the_lanes_fan_out() -> None:
 
     assert parts("quick") == ["lint", "format", "types", "deps", "fast tests", "policy"]
     assert parts("check") == ["quick", "tests", "durability drills", "crashdemo", "otlp smoke", "ops views"]
-    availability = ["engine behind a pooler", "failovers", "failovers async"]
+    availability = ["engine behind a pooler", "failovers", "failovers async", "faults", "restores"]
     release = ["check", "slow tests", *availability, "scenarios", "bench", "oc live smoke", "sbx live smoke"]
     assert parts("full") == release
     assert parts("check", "--ci")[-1] == "load smoke"
     assert parts("full", "--ci") == [*release, "load ramp"]
-    names = ["crashdemo", "chaos", "sandbox", "fanout", "hitl-load", "hitl-burst"]
+    names = ["crashdemo", "chaos", "sandbox", "fanout", "hitl-load", "hitl-burst", "endurance"]
     again = [f"unit soak {number}" for number in (1, 2, 3)]
     assert parts("full", "--soaks") == [*release, *(f"soak {name}" for name in names), *again]
 

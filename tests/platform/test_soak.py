@@ -17,7 +17,7 @@ from bin.commands import soak
 from bin.commands.migrate import prepare
 from bin.own_server import OwnServer
 from bin.settings import ROOT
-from bin.soaks import chaos, hitl, oracles
+from bin.soaks import chaos, endurance, hitl, oracles
 from bin.soaks.oracles import Oracle, ask
 from bin.soaks.stage import Client, SoakFailed, Stage
 
@@ -25,7 +25,7 @@ NOBODY = {"runs": 0, "accepted": [], "tasks": 0, "answers": 0}
 
 
 def play(name: str, database: str, folder: Path, *, n: int = 3, minutes: float = 0.1, server: OwnServer | None = None) -> int:
-    asked = argparse.Namespace(name=name, n=n, minutes=minutes, seed=7)
+    asked = argparse.Namespace(name=name, n=n, minutes=minutes, seed=7, plot=None)
     prepare(database, only_default_recipe=True)
     return soak.soak(asked, folder, database, server)
 
@@ -100,6 +100,7 @@ delete from engine.wake;
 """
 FACTS: dict[str, Any] = {
     "runs": 1, "accepted": ["w"], "tasks": 1, "answers": 1, "most": 1, "odd": [], "name": "CrashDemo", "rounds": 1,
+    "lost": [], "disorder": [], "rude": [], "leaks": [], "bloat": [],
 }  # fmt: skip
 EVERY = {oracle.claim: oracle for one in soak.SOAKS.values() for oracle in one.oracles}
 
@@ -124,11 +125,22 @@ BREACHES = {
     oracles.GATES.claim: "insert into dbos.workflow_events_history (workflow_uuid, function_id, key, value) values ('w', 3, 'ui:g', '{}')",
     oracles.MESSAGES.claim: "update dbos.notifications set consumed = false",
     oracles.MARKS.claim: "delete from app.marks where run_id = 'c' and step = 's2'",
+    endurance.ENDS.claim: "update app.intents set goal = 'cancel-late 1'",
+    endurance.GATES_ASKED.claim: "update app.intents set goal = 'two 1'",
+    endurance.TICKS.claim: """
+        insert into app.artifacts (run_id, step_id, idx, kind, inline, sha256)
+        select 'r', 'ScheduledTick', n, 'k', jsonb_build_object('json', jsonb_build_object('scheduledAt', at)), 'h'
+          from (values (1, '2030-01-01T00:00:00Z'), (2, '2030-01-01T00:00:30Z'), (3, '2030-01-01T00:01:30Z')) t (n, at)""",
     "every run ended as the answer says that it heard": """update dbos.notifications set message = '{"choice": "no"}'""",
 }
 BY_FACTS = {
     "half of the tasks or more were at work at the same moment": {"most": 0},
     "every answer was taken, repeated or refused as a conflict": {"odd": ["500 (3 times)"]},
+    endurance.KEPT_WORD.claim: {"lost": ["w"]},
+    endurance.IN_ORDER.claim: {"disorder": ["w: event (0, 1) came after (0, 2)"]},
+    endurance.POLITE.claim: {"rude": ["500 (3 times)"]},
+    endurance.FLAT.claim: {"leaks": ["the worker grows"]},
+    endurance.VACUUMED.claim: {"bloat": ["app.runs was never vacuumed"]},
 }
 
 

@@ -106,9 +106,9 @@ def test_a_schema_that_takes_too_long_fails_in_time(monkeypatch: pytest.MonkeyPa
     definitions: dict[str, Any] = {one: {"allOf": [{"$ref": f"#/$defs/{two}"}] * 2} for one, two in itertools.pairwise(names)}
     schema = {"$defs": definitions | {names[-1]: {}}, "$ref": "#/$defs/a0"}
     monkeypatch.setattr(evaluation, "MOST_EFFORT", 500_000)
-    begun = time.monotonic()
+    begun = time.process_time()
     assert verdict(check("jsonschema", artifact="a", schema=schema), left("a", json=1)) == (False, "jsonschema:invalid:a")
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize(

@@ -469,7 +469,7 @@ async def test_a_retry_runs_the_tasks_of_an_approved_plan_again_without_asking(d
         assert (await runs.failure(wid)).message == "SBX execution failed [CMD_NONZERO]"
         assert not (tmp_path / "old.txt").exists()
         sandbox.repaired = True
-        assert await retry_run(runs.engine, wid) == Retry(identity.run_id(wid), "ExecuteST")
+        assert await retry_run(runs.engine, wid) == Retry(identity.run_id(wid), wid, "ExecuteST")
         await runs.result(wid)
         run = await runs.run(wid)
         assert (run["status"], run["retry_count"], run["error"], run["next_action"]) == (

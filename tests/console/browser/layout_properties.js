@@ -1,6 +1,6 @@
 // What holds for every timeline: given the address of the layout's module and runs, it gives what does not.
 async ([module, runs]) => {
-    const { axisOf, placeOf, timeAt, ticksOf, nodesOf, spanOf, isWait, lanesOf } = await import(module);
+    const { axisOf, placeOf, timeAt, ticksOf, nodesOf, spanOf, isWait, isActive, lanesOf, triesOf } = await import(module);
     const wrong = [];
     const must = (holds, text, run) => { if (!holds && wrong.length < 5) wrong.push(`${text}: ${JSON.stringify(run).slice(0, 600)}`); };
     const close = (a, b, by = 1e-6) => Math.abs(a - b) <= by;
@@ -27,6 +27,13 @@ async ([module, runs]) => {
             must(!hidden, "no work is in what is drawn short", { row, run });
             const width = (axis) => placeOf(axis, to) - placeOf(axis, from);
             must(width(short) >= width(plain) - 1e-9, "work is never drawn smaller for it", { row, run });
+        }
+        for (const row of run.rows) {
+            const [from, to] = spanOf(row, run.now), tries = triesOf(row, run.now);
+            must(tries.length !== 1 && tries.length <= (row.attempts?.length ?? 0) + 1, "one attempt is the row itself", row);
+            must(tries.every((one, i) => one.from <= one.to && one.from >= (i ? tries[i - 1].to : from)), "attempts follow each other", row);
+            must(!tries.length || (tries[0].from === from && tries.at(-1).to === to), "attempts begin and end with their row", row);
+            must(!tries.length || !isActive(row) || !tries.at(-1).failed, "what is under way has not failed", row);
         }
         const unfolded = nodesOf(run.rows, { folded: new Set() });
         const ids = unfolded.filter((node) => node.row).map((node) => node.id);

@@ -4,6 +4,7 @@ import gzip
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+import pytest
 from playwright.async_api import CDPSession, Page, Response, expect
 
 from bin.showcase import addresses
@@ -34,17 +35,18 @@ TIMES = """
 """
 
 
-async def test_a_first_visit_is_small_and_a_second_one_fetches_no_file(visit: Visit, stage: Stage) -> None:
+@pytest.mark.parametrize("name", ["run-timeline", "run-gate", "hitl-inbox", "ops", "throughput", "recipe", "signoff"])
+async def test_a_first_visit_is_small_and_a_second_one_fetches_no_file(visit: Visit, stage: Stage, name: str) -> None:
     visitor = await visit()
     responses: list[Response] = []
     visitor.context.on("response", lambda response: responses.append(response))
-    page = await visitor.open(addresses(stage.shown)["run-timeline"])
-    cold = len(responses)
+    page = await visitor.open(addresses(stage.shown)[name])
+    cold = len({response.url for response in responses})  # what is read again while the machine is slow counts once
     weight = weigh(stage, responses)
-    print(f"run board, first visit: {cold} requests, gzipped bytes {dict(weight)}, ms {await page.evaluate(TIMES)}")
+    print(f"{name}, first visit: {cold} requests, gzipped bytes {dict(weight)}, ms {await page.evaluate(TIMES)}")
     assert cold <= MOST_REQUESTS
     assert within(weight, FIRST_GZ)
-    again = await visitor.open(addresses(stage.shown)["run-timeline"])
+    again = await visitor.open(addresses(stage.shown)[name])
     assert await again.evaluate(CACHED) == []
     assert all("immutable" in one.headers["cache-control"] for one in responses if "/static/" in one.url)
 

@@ -1,18 +1,16 @@
 """The console is for everybody: in both themes, at every width, by keyboard alone, through a screen reader."""
 
 import re
-from typing import Any
 
 import pytest
-from axe_playwright_python.base import AXE_FILE_PATH
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
 from bin.showcase import STABLE, addresses
-from tests.console.browser.conftest import THEMES, Visit
+from tests.console.browser.axe import violations_in_both_themes
+from tests.console.browser.conftest import Visit
 from tests.console.browser.stage import Stage
 from tests.console.browser.visitor import gate_card, settled
 
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 WIDTHS = (1440, 768, 390)
 NAMES = [
     "run-timeline",
@@ -29,23 +27,6 @@ NAMES = [
 ]
 
 
-async def violations(page: Page) -> list[str]:
-    """What axe finds, a line for each. It is put in by the debugger, since the page's policy takes no foreign script."""
-    debugger = await page.context.new_cdp_session(page)
-    if not await page.evaluate("'axe' in globalThis"):
-        await debugger.send("Runtime.evaluate", {"expression": AXE_FILE_PATH.read_text()})
-    options = f"{{runOnly: {RULES}, resultTypes: ['violations']}}"
-    answer = await debugger.send(
-        "Runtime.evaluate", {"expression": f"axe.run(document, {options})", "awaitPromise": True, "returnByValue": True}
-    )
-    found: list[dict[str, Any]] = answer["result"]["value"]["violations"]
-    return [
-        f"{one['id']}: {one['help']}: {node['html'][:160]} ({node['failureSummary'][:300]})"
-        for one in found
-        for node in one["nodes"]
-    ]
-
-
 @pytest.mark.parametrize("name", NAMES)
 async def test_axe_finds_nothing_in_either_theme_and_no_width_makes_the_page_scroll_sideways(
     visit: Visit, stage: Stage, name: str
@@ -53,9 +34,7 @@ async def test_axe_finds_nothing_in_either_theme_and_no_width_makes_the_page_scr
     visitor = await visit()
     page = await visitor.open(addresses(stage.shown)[name])
     assert len(await page.locator("main").inner_text()) > 100, "there is something to see"
-    for theme in THEMES:
-        await page.emulate_media(color_scheme=theme)
-        assert await violations(page) == [], theme
+    assert await violations_in_both_themes(page) == []
     for width in WIDTHS:
         await page.set_viewport_size({"width": width, "height": 800})
         await settled(page)

@@ -46,6 +46,15 @@ def rows(chance: random.Random) -> list[dict[str, Any]]:
             at += chance.choice([0, took])
         if kind == "child":
             row["queuedAt"] = at - chance.choice([0, 500])
+            row["attempts"] = [
+                {
+                    "attempt": n + 1,
+                    "errCode": "BOOT_FAIL",
+                    "startedAt": at + chance.choice([-400, 0, 700 * n]),
+                    "endedAt": at + chance.choice([0, n, 900 * n]),
+                }
+                for n in range(chance.choice([0, 1, 2, 4]))
+            ]
         found.append(row)
     return sorted(found, key=lambda row: row["startedAt"])
 
@@ -92,3 +101,22 @@ async def test_times_and_sizes_are_short_and_never_negative(page: Page) -> None:
         "1 step",
         "12,480 patches",
     ]
+
+
+LONG_NUMBER = "12345678901234567890"
+AS_TEXT = f'{{"id": {LONG_NUMBER}, "ids": [-{LONG_NUMBER}, 7], "text": "id \\"{LONG_NUMBER}\\"", "part": 0.{LONG_NUMBER}}}'
+
+
+@pytest.mark.parametrize("is_older", [False, True], ids=["browser", "older browser"])
+async def test_numbers_that_javascript_would_round_keep_their_digits(page: Page, is_older: bool) -> None:
+    script = """
+        async ([at, text, isOlder]) => {
+            if (isOlder) { delete JSON.rawJSON; delete JSON.isRawJSON; }
+            const { parseJson, digitsOf } = await import(at);
+            const value = parseJson(text);
+            return [JSON.stringify(value.ids), digitsOf(value.id) ?? value.id, digitsOf(7) ?? null, value.text, typeof value.part];
+        }
+    """
+    ids, id, small, text, part = await page.evaluate(script, [await module(page, "state.js"), AS_TEXT, is_older])
+    assert ids == (f'["-{LONG_NUMBER}",7]' if is_older else f"[-{LONG_NUMBER},7]")
+    assert (id, small, text, part) == (LONG_NUMBER, None, f'id "{LONG_NUMBER}"', "number")

@@ -1,6 +1,6 @@
 /** What the page asks of the service, and how it stays current. */
-import { effect, signal, untracked, useEffect, useRef, useState } from "./lib.js";
-import { boot } from "./state.js";
+import { computed, effect, signal, untracked, useEffect, useRef, useState } from "./lib.js";
+import { boot, parseJson } from "./state.js";
 
 // Api -------------------------------------------------------------------------------------------------
 // The service's HTTP surface. A refusal is an ApiError that says all that the answer said.
@@ -43,7 +43,7 @@ async function ask(method, path, { body, signal } = {}) {
   const text = await response.text();
   let value;
   try {
-    value = text ? JSON.parse(text) : null;
+    value = text ? parseJson(text) : null;
   } catch {
     throw new ApiError(response.status, { error: `the answer of ${path} is not JSON` }, path);
   }
@@ -76,9 +76,9 @@ export const path = (parts, ...values) => parts.reduce((all, part, i) => all + e
 // Live ------------------------------------------------------------------------------------------------
 // How the page stays current, and what it says about that: Live (events), Reconnecting, Polling, Paused, Final.  A run is followed by one event stream from the cursor that its page was made with. The browser comes back with the last event's id, so nothing is missed; after three failures in a row the page polls, and tries the stream again later.
 
-const BATCH_MS = 16; // a timer, since animation frames stop in hidden tabs
+const BATCH_MS = 16; // a timer, since animation frames stop in hidden tabs; what comes after a silence is shown at once
 const FAILURES = 3;
-const POLL_MS = 3000;
+const POLL_MS = 3000, HINTED = 6; // how much more seldom a board is read without a hint while hints come
 const TRY_AGAIN_MS = 15_000;
 const OPEN_MS = 6000; // a proxy that holds events back looks like no answer
 
@@ -90,23 +90,55 @@ export const paused = signal(false);
 export const visible = signal(!document.hidden);
 document.addEventListener("visibilitychange", () => { visible.value = !document.hidden; });
 
-const wanted = () => visible.value && !paused.value;
+const wanted = computed(() => visible.value && !paused.value);
 
-/** Call `read` every so often (±10 %) while the page is in front and not paused, and at once when it comes back. Returns how to stop. */
+/** Whether a run is followed; it then has the only stream, and says what the indicator shows. */
+const following = signal(false);
+/** How many parts of the page are kept fresh, how many hints have come, and whether they come; where the database stood at the last. */
+const kept = signal(0), isKept = computed(() => kept.value > 0), hints = signal(0), hinted = signal(false);
+let lastHint = null;
+
+/**
+ * Call `read` after every hint that something changed, and every so often (±10 %) while none come. Not while the page is in the
+ * background or paused; at once when it comes back. Returns how to stop.
+ */
 export function polling(every, read) {
-  let timer, behind = false;
-  const next = () => { timer = setTimeout(async () => { await read(); if (timer !== null) next(); }, every * (0.9 + Math.random() * 0.2)); };
+  let timer, behind = false, reading = false, told = hints.peek();
+  const look = async () => {
+    if (reading) { behind = true; return; }
+    reading = true;
+    do { behind = false; await read(); } while (behind && wanted.peek());
+    reading = false;
+  };
+  const next = () => { timer = setTimeout(async () => { await look(); if (timer !== null) next(); }, every * (hinted.peek() ? HINTED : 1) * (0.9 + Math.random() * 0.2)); };
+  kept.value += 1;
   const stop = effect(() => {
     clearTimeout(timer);
     timer = null;
-    if (!wanted()) { behind = true; if (paused.value) conn.value = "paused"; return; }
-    conn.value = "polling";
-    if (behind) untracked(read);
-    behind = false;
+    if (!wanted.value) { behind = true; return; }
+    if (behind || told !== hints.value) untracked(look);
+    told = hints.value;
+    hinted.value;
     next();
   });
-  return () => { stop(); clearTimeout(timer); timer = null; conn.value = "idle"; };
+  return () => { stop(); clearTimeout(timer); timer = null; setTimeout(() => { kept.value -= 1; }); }; // the next part may be here by then
 }
+
+effect(() => { // one stream of hints for all boards, which says what the indicator shows
+  if (!isKept.value || following.value) return undefined;
+  if (!wanted.value) { conn.value = "paused"; return undefined; }
+  let failures = 0, timer;
+  const source = new EventSource(url("/api/ops/stream") + (lastHint ? `?after=${lastHint}` : ""));
+  const say = (word) => { hinted.value = word === "live"; conn.value = word; };
+  timer = setTimeout(() => say("polling"), OPEN_MS);
+  conn.value = "polling";
+  source.onopen = () => { clearTimeout(timer); failures = 0; say("live"); };
+  source.onerror = () => { failures += 1; say(failures < FAILURES ? "reconnecting" : "polling"); };
+  const heard = ({ lastEventId }) => { const missed = lastHint && lastHint !== lastEventId; lastHint = lastEventId; if (missed) hints.value = hints.peek() + 1; };
+  source.addEventListener("here", heard);
+  source.addEventListener("changed", heard);
+  return () => { clearTimeout(timer); source.close(); hinted.value = false; conn.value = "idle"; };
+});
 
 /**
  * Follow a run. `apply` takes a batch of [event name, data]; `reread` brings the whole run up to date when there are no events.
@@ -118,12 +150,12 @@ export function polling(every, read) {
  */
 export function follow(wid, cursor, { apply, reread }) {
   let source = null, failures = 0, timer = null, flushing = null, over = false;
-  let batch = [];
-  const flush = () => { flushing = null; const taken = batch; batch = []; apply(taken); };
+  let batch = [], flushed = 0;
+  const flush = () => { flushing = null; flushed = performance.now(); const taken = batch; batch = []; apply(taken); };
   const put = (name) => (event) => {
     if (event.lastEventId) cursor = event.lastEventId;
-    batch.push([name, JSON.parse(event.data)]);
-    flushing ??= setTimeout(flush, BATCH_MS);
+    batch.push([name, parseJson(event.data)]);
+    flushing ??= setTimeout(flush, performance.now() - flushed > BATCH_MS ? 0 : BATCH_MS);
     if (name === "end") finish();
   };
   const close = () => { source?.close(); source = null; clearTimeout(timer); timer = null; };
@@ -148,14 +180,15 @@ export function follow(wid, cursor, { apply, reread }) {
   };
   const poll = async (until) => {
     conn.value = await reread().then((ended) => { if (ended) finish(); return ended ? "final" : "polling"; }, () => "reconnecting");
-    if (!over && wanted()) timer = setTimeout(() => (Date.now() < until ? poll(until) : open()), POLL_MS);
+    if (!over && wanted.value) timer = setTimeout(() => (Date.now() < until ? poll(until) : open()), POLL_MS);
   };
   const stop = effect(() => {
-    if (wanted()) { if (!over && !source) untracked(open); return; }
+    if (wanted.value) { if (!over && !source) untracked(open); return; }
     close();
     if (!over) conn.value = "paused";
   });
-  return () => { stop(); over = true; close(); clearTimeout(flushing); conn.value = "idle"; };
+  following.value = true;
+  return () => { stop(); over = true; close(); clearTimeout(flushing); conn.value = "idle"; following.value = false; };
 }
 
 // Resource --------------------------------------------------------------------------------------------
@@ -192,25 +225,6 @@ export function useResource(path, { every = 0 } = {}) {
   const mine = state.path === path ? state : { data: undefined, error: null, at: null };
   return { data: mine.data, error: mine.error, at: mine.at, loading: Boolean(path) && mine.data === undefined && !mine.error, refresh: () => (path ? read() : Promise.resolve()) };
 }
-
-// Inbox count -----------------------------------------------------------------------------------------
-// How many gates are open in all runs; the navigation and the tab's title show it.
-
-const EVERY_MS = 10_000;
-
-/** @type {import("../vendor/signals.js").Signal<number|null>} */
-export const inboxCount = signal(boot.inbox);
-
-/** Read it now, for whoever knows that it changed. */
-export async function recount() {
-  try { inboxCount.value = (await api.get("/api/hitl/inbox?limit=200")).length; } catch { /* the board says what is wrong */ }
-}
-
-effect(() => {
-  if (!boot.session || !visible.value || paused.value) return undefined;
-  const timer = setInterval(recount, EVERY_MS);
-  return () => clearInterval(timer);
-});
 
 // Pages -----------------------------------------------------------------------------------------------
 // A list that is read in pages, kept fresh in place.

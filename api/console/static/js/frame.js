@@ -1,7 +1,7 @@
 /** What boards and the frame share: keys, the title, what lies over the page, the list of boards. */
-import { signal, useEffect } from "./lib.js";
-import { inboxCount } from "./data.js";
-import { keysOn } from "./state.js";
+import { effect, signal, useEffect } from "./lib.js";
+import { api, paused, visible } from "./data.js";
+import { boot, keysOn } from "./state.js";
 
 // Keys ------------------------------------------------------------------------------------------------
 // Keyboard shortcuts: who is on the screen says what keys do; single keys never eat what somebody types.
@@ -62,6 +62,25 @@ export const LIST = [
   ["A gate", [["a", "focus approve"], ["r", "focus reject"], ["Enter", "confirm what has focus"], ["⌘ Enter", "send the form"]]],
   ["Inbox and ops", [["j k ↑ ↓", "move"], ["/", "filter workflows"], ["x", "pick the workflow"], ["Esc", "close its details"]]],
 ];
+
+// Inbox count -----------------------------------------------------------------------------------------
+// How many gates are open in all runs; the navigation and the tab's title show it.
+
+const EVERY_MS = 10_000;
+
+/** @type {import("../vendor/signals.js").Signal<number|null>} */
+export const inboxCount = signal(boot.inbox);
+
+/** Read it now, for whoever knows that it changed. */
+export async function recount() {
+  try { inboxCount.value = (await api.get("/api/hitl/inbox?limit=200")).length; } catch { /* the board says what is wrong */ }
+}
+
+effect(() => {
+  if (!boot.session || !visible.value || paused.value) return undefined;
+  const timer = setInterval(recount, EVERY_MS);
+  return () => clearInterval(timer);
+});
 
 // Title -----------------------------------------------------------------------------------------------
 // The tab's title: what is open, and how much waits for a person.

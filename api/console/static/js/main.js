@@ -1,7 +1,7 @@
 /** Takes over the page that the server drew: navigation, live indicator, and the board that the address names. */
 import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./lib.js";
-import { api, conn, inboxCount, paused } from "./data.js";
-import { boardOf, helpOpen, loadBoard, MOD, NAV, paletteOpen, useKeys } from "./frame.js";
+import { api, conn, paused } from "./data.js";
+import { boardOf, helpOpen, inboxCount, loadBoard, MOD, NAV, paletteOpen, useKeys } from "./frame.js";
 import { BOARDS, boot, go, isDark, params, signedInAs, TABS, theme, to, toggleTheme, utc } from "./state.js";
 import { ErrorBox, Lazy, Loading, Toasts, waiting } from "./ui/feedback.js";
 import { Button, Count, Icon } from "./ui/parts.js";

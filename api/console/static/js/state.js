@@ -1,6 +1,26 @@
 /** What the page knows by itself: how it was served, its address, what this person prefers, and how values are written. */
 import { effect, signal } from "./lib.js";
 
+// Json ------------------------------------------------------------------------------------------------
+// JSON as it was written: numbers that JavaScript would round keep all of their digits.
+
+const BIG = /\d{16}/;
+const TOKEN = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+const isRounded = (text) => /^-?\d+$/.test(text) && !Number.isSafeInteger(Number(text));
+
+/**
+ * The value of a JSON text. An integer beyond 2^53 is an object that is written as the same digits again (JSON.rawJSON); where the
+ * browser has none it is text. Raises SyntaxError.
+ */
+export function parseJson(text) {
+  if (!BIG.test(text)) return JSON.parse(text);
+  if (!JSON.rawJSON) return JSON.parse(text.replace(TOKEN, (token) => (isRounded(token) ? `"${token}"` : token)));
+  return JSON.parse(text, (_, value, { source } = {}) => (typeof value === "number" && isRounded(source) ? JSON.rawJSON(source) : value));
+}
+
+/** The digits of such an integer, or undefined for any other value. */
+export const digitsOf = (value) => (JSON.isRawJSON?.(value) ? value.rawJSON : undefined);
+
 // Boot ------------------------------------------------------------------------------------------------
 // What the server put into the page: who serves it, where it is mounted, the run that it opens.
 
@@ -17,7 +37,7 @@ const text = document.getElementById("boot")?.textContent;
  */
 
 /** @type {Boot & {session: {name: string|null, roles: string[], groups: string[], rights: string[]}|null}} session: who asks; null for nobody we know */
-export const boot = text ? JSON.parse(text) : { base: "", now: Date.now(), session: null, service: {}, inbox: null, run: null, missing: null };
+export const boot = text ? parseJson(text) : { base: "", now: Date.now(), session: null, service: {}, inbox: null, run: null, missing: null };
 
 /** The server's clock against ours, so that ages are right on a machine whose clock is not. */
 const skew = boot.now - Date.now();

@@ -1,9 +1,9 @@
 /** The inbox: every question that waits for a person, by deadline, with its decision and the changes beside it. */
 import { html, useEffect, useMemo, useRef, useState } from "../lib.js";
-import { path, recount, useResource } from "../data.js";
+import { path, useResource } from "../data.js";
 import { useKeys, useTitle } from "../frame.js";
-import { GateCard, Patches } from "../run/decision.js";
-import { patch, plural, pref, to, utc, words } from "../state.js";
+import { Beside, GateCard, isAlone } from "../run/decision.js";
+import { patch, plural, pref, short, to, utc, words } from "../state.js";
 import { Copy, Empty, ErrorBox, Loading } from "../ui/feedback.js";
 import { Button, Count, Dot, Icon, Left, Tag, tick, Time } from "../ui/parts.js";
 
@@ -73,7 +73,6 @@ export function Board({ params }) {
     const next = afterDecision(ordered, key);
     setAnswered((old) => ({ ...old, [key]: true }));
     inbox.refresh();
-    recount();
     if (next) setTimeout(() => { if (shownKey.current === key) open(next); }, SEEN_MS);
   };
   const put = (row) => { const next = afterDecision(ordered, keyOf(row)); snoozed.value = { ...stillAhead(snoozed.value, now), [keyOf(row)]: now + SNOOZE_MS }; open(next); };
@@ -107,12 +106,14 @@ function Item({ row, on, onOpen }) {
 function Decision({ wid, gateKey, row, onAnswered, onSnooze }) {
   const gate = useResource(path`/api/runs/${wid}/gates/${gateKey}` + "?timeoutS=0", { every: EVERY_MS });
   const run = useResource(path`/api/runs/${wid}`);
+  const patches = useResource(path`/api/runs/${wid}/patches`);
   const header = run.data;
   return html`<section class="stack" aria-label="Decision"><div class="row wide"><h2 class="wrap">${header?.subject ?? row?.subject ?? wid}</h2><span class="grow"></span>
       ${onSnooze && html`<${Button} small kind="quiet" icon="clock" label="Put off for an hour, in this browser only" onClick=${onSnooze}>Put off</${Button}>`}<a class="btn small" ...${to({ board: "run", wid, tab: "gate", gate: gateKey })}><${Icon} name="runs" small />Open run</a></div>
-    <div class="row wide small dim"><code class="wrap">${wid}</code><${Copy} text=${wid} what="run id" />${header?.recipeRef && html`<span>${header.recipeRef.id}@${header.recipeRef.v}</span>`}${header?.queuePartitionKey && html`<span>for ${header.queuePartitionKey}</span>`}</div>
+    <div class="row wide small dim"><code title=${wid}>${short(wid, 14, 6)}</code><${Copy} text=${wid} what="run id" />${header?.recipeRef && html`<span>${header.recipeRef.id}@${header.recipeRef.v}</span>`}${header?.queuePartitionKey && html`<span>for ${header.queuePartitionKey}</span>`}</div>
     ${row?.mismatchRisk && html`<div class="note tone-bad" role="alert"><${Icon} name="alert" /><span>An answer may not be heard: the gate listens to another topic than its own, or no workflow is alive behind this run.</span></div>`}
     ${gate.error && html`<${ErrorBox} error=${gate.error} onRetry=${gate.refresh} />`}
     ${!gate.data && !gate.error && html`<${Loading} rows=${5} />`}
-    ${gate.data && html`<div class="decide"><${GateCard} gate=${gate.data} onAnswered=${() => { gate.refresh(); onAnswered(); }} focusKeys /><${Patches} wid=${wid} /></div>`}</section>`;
+    ${gate.data && html`<div class="decide"><${GateCard} gate=${gate.data} run=${header} patches=${patches.data ?? null} onAnswered=${() => { gate.refresh(); onAnswered(); }} focusKeys />
+      ${!isAlone(gate.data, patches.data) && html`<${Beside} gate=${gate.data} patches=${patches.data} error=${patches.error} onRetry=${patches.refresh} />`}</div>`}</section>`;
 }

@@ -8,7 +8,7 @@ import { Button, Dot, Icon, illegal, look, Pill, Tag, Time } from "../ui/parts.j
 
 // What operators did, the newest first.
 
-const VERBS = { cancel: ["stop", "cancelled"], resume: ["play", "resumed"], fork: ["fork", "forked"], pause: ["pause", "paused"], weight: ["ops", "weighed"], limit: ["ops", "limited"], "pause-worker": ["pause", "paused"], "resume-worker": ["play", "resumed"] };
+const VERBS = { cancel: ["stop", "cancelled"], resume: ["play", "resumed"], fork: ["fork", "forked"], retry: ["refresh", "tried again"], pause: ["pause", "paused"], weight: ["ops", "weighed"], limit: ["ops", "limited"], "pause-worker": ["pause", "paused"], "resume-worker": ["play", "resumed"] };
 
 /** What an action was done to, in words. Pure. */
 export function objectOf(row) {

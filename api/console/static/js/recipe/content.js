@@ -1,7 +1,7 @@
 /** What a version is, how it differs from another, and bundles in and out. */
 import { html, useMemo, useState } from "../lib.js";
 import { api, path, useResource } from "../data.js";
-import { bytes, diffMode, go, patch, plural } from "../state.js";
+import { bytes, diffMode, go, parseJson, patch, plural } from "../state.js";
 import { Diff, JsonCard } from "../ui/content.js";
 import { Dialog } from "../ui/dialogs.js";
 import { Copy, Empty, ErrorBox, Seg, States, toast } from "../ui/feedback.js";
@@ -126,7 +126,7 @@ export function Compare({ version, versions, base }) {
 export function bundleOf(text) {
   if (!text.trim()) return { problem: null };
   let bundle;
-  try { bundle = JSON.parse(text); } catch (error) { return { problem: `This is not JSON: ${error.message}` }; }
+  try { bundle = parseJson(text); } catch (error) { return { problem: `This is not JSON: ${error.message}` }; }
   if (bundle === null || typeof bundle !== "object" || typeof bundle.id !== "string" || !Array.isArray(bundle.versions)) return { problem: "A bundle is {id, versions: […]}." };
   return { bundle, versions: bundle.versions.map((one) => `${one?.id ?? "?"}@${one?.v ?? "?"}`) };
 }

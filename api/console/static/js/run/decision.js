@@ -1,7 +1,7 @@
 /** The decision at a gate, and the file changes beside it: the gate tab, the patches tab, and what the inbox shows of them. */
 import { cx, html, useEffect, useRef, useState } from "../lib.js";
-import { api, path, recount, useResource } from "../data.js";
-import { MOD, useKeys } from "../frame.js";
+import { api, path, useResource } from "../data.js";
+import { MOD, recount, useKeys } from "../frame.js";
 import { actor, clock, diffMode, mayNot, patch, plural, short, signedInAs, to, words } from "../state.js";
 import { isFinal } from "../store.js";
 import { Changed, Diff, parseDiff } from "../ui/content.js";
@@ -23,18 +23,20 @@ export function sizeOf(patches) {
   }, { added: 0, removed: 0 });
 }
 
-/** @param {{gate: object}} props */
-export const GateFacts = ({ gate }) => (gate.prompt.uiHints?.kind === "recipe-improvement" ? html`<${Improvement} hints=${gate.prompt.uiHints} />`
-  : html`<${Plan} key=${gate.workflowID} wid=${gate.workflowID} />`);
+/** @param {{gate: object, patches?: object[]|null}} props patches: of the run, null while they are read elsewhere; left out, they are read here */
+export const GateFacts = ({ gate, patches }) => (gate.prompt.uiHints?.kind === "recipe-improvement" ? html`<${Improvement} hints=${gate.prompt.uiHints} />`
+  : html`<${Plan} key=${gate.workflowID} wid=${gate.workflowID} patches=${patches} />`);
 
-function Plan({ wid }) {
+function Plan({ wid, patches: given }) {
   const step = useResource(path`/api/runs/${wid}/steps/CompileST`);
-  const patches = useResource(path`/api/runs/${wid}/patches`);
+  const own = useResource(given === undefined ? path`/api/runs/${wid}/patches` : null);
+  const patches = given ?? own.data;
   if (step.error && step.error.status !== 404) return html`<${ErrorBox} error=${step.error} onRetry=${step.refresh} />`;
+  if (step.loading) return html`<${Loading} rows=${3} />`;
   const plan = step.data?.output ?? {};
   const list = (items) => (items.length === 1 ? items[0] : html`<ul class="bullets">${items.map((item) => html`<li key=${item}>${item}</li>`)}</ul>`);
   const facts = [
-    patches.data?.length && ["Patches", html`<a class="under" ...${to({ wid, tab: "patches" })}>${plural(patches.data.length, "file")}</a> <${Changed} ...${sizeOf(patches.data)} />`],
+    patches?.length && ["Patches", html`<a class="under" ...${to({ wid, tab: "patches" })}>${plural(patches.length, "file")}</a> <${Changed} ...${sizeOf(patches)} />`],
     plan.tests?.length && ["Will run", html`${plural(plan.tests.length, "task")}: ${plan.tests.join(", ")}`],
     plan.risks?.length && ["Risks", html`<span class="tone-wait">${list(plan.risks)}</span>`],
   ].filter(Boolean);
@@ -51,6 +53,7 @@ const Improvement = ({ hints }) => html`<p>${hints.summary}</p><dl class="facts"
 // The answer to a gate: yes or no with a reason, or whatever its form asks for. Sent once, however often it is sent.
 
 const REASON = "rationale";
+const TAKEN_MS = 600; // about what a run takes to take its answer; until then it counts as open
 
 /** The fields of a gate's form: [{name, label, options|null, optional}]; `choice` apart, if it is a yes or no. Pure. */
 export function formOf(gate) {
@@ -90,7 +93,7 @@ export function GateForm({ gate, focusKeys, onAnswered, onStale }) {
     try {
       const { isReplay } = await api.post(path`/api/runs/${gate.workflowID}/gates/${gate.gateKey}/reply`, { payload, dedupeKey: dedupeKeyOf(gate), origin: "manual" });
       toast(isReplay ? "It was answered so already" : choice === "no" ? "Rejected" : choice ? "Approved" : "Answered", { more: isReplay ? "Nothing was written twice." : undefined });
-      recount();
+      setTimeout(recount, TAKEN_MS);
       onAnswered?.({ gate, isReplay });
     } catch (refused) {
       setError(refused);
@@ -112,7 +115,7 @@ export function GateForm({ gate, focusKeys, onAnswered, onStale }) {
     ${form.fields.map((field, i) => html`<${FormField} key=${field.name} field=${field} value=${values[field.name]} error=${missing[field.name]} inputRef=${i === 0 ? first : undefined} onChange=${(value) => setValues({ ...values, [field.name]: value })} />`)}
     ${form.reason && html`<${TextField} label=${!form.choice ? "Comment" : mode === "no" ? "Reason to reject" : "Reason"} optional=${mode !== "no"} value=${reason} rows=${2} maxlength="4000" inputRef=${reasonField} placeholder=${form.choice ? "Needed to reject" : undefined} error=${missing[REASON]} onInput=${setReason} />`}
     ${signedInAs ? html`<p class="small dim">You answer as <b>${signedInAs}</b>.</p>` : html`<div class="beside"><${TextField} label="Your name" optional value=${by} maxlength="200" onInput=${setBy} /></div>`}
-    <div class="row wide">${form.choice
+    <div class="row wide gate-acts">${form.choice
       ? html`<${Button} kind=${mode === "yes" ? "primary" : undefined} icon="check" hotkey=${focusKeys ? "a" : undefined} busy=${busy === "yes"} why=${why} buttonRef=${approve} onClick=${() => send("yes")}>Approve</${Button}>
         <${Button} kind=${mode === "no" ? "danger-fill" : "danger"} icon="cross" hotkey=${focusKeys ? "r" : undefined} busy=${busy === "no"} why=${why} onClick=${() => send("no")}>Reject</${Button}>`
       : html`<${Button} kind="primary" icon="check" busy=${Boolean(busy)} why=${why} buttonRef=${approve} onClick=${() => send()}>Send answer</${Button}>`}
@@ -138,26 +141,28 @@ export const gateName = (key) => key.replace(/-[0-9a-f]{16}$/, "");
 const titleOf = (gate) => {
   const hints = gate.prompt.uiHints;
   if (hints?.kind === "recipe-improvement") return `Publish ${hints.recipe} ${hints.toV}`;
-  return words(gateName(gate.gateKey));
+  const { title } = gate.prompt.formSchema;
+  return typeof title === "string" && !formOf(gate).choice ? title : words(gateName(gate.gateKey));
 };
 
 /**
- * @param {{gate: object, run?: object|null, bare?: boolean, focusKeys?: boolean, focused?: boolean, onAnswered?: (answer: {gate: object, isReplay: boolean}) => void, onStale?: () => void}} props
+ * @param {{gate: object, run?: object|null, patches?: object[]|null, bare?: boolean, focusKeys?: boolean, focused?: boolean, onAnswered?: (answer: {gate: object, isReplay: boolean}) => void, onStale?: () => void}} props
  *   gate: as /gates answers it; run: the header, where it is known that the run has ended; bare: without a frame of its own;
  *   focusKeys: a and r lead to its buttons; focused: it takes the focus when it appears
  */
-export function GateCard({ gate, run, bare, focusKeys, focused, onAnswered, onStale }) {
+export function GateCard({ gate, run, patches, bare, focusKeys, focused, onAnswered, onStale }) {
   const element = useRef(null);
   useEffect(() => { if (focused) element.current.focus(); }, [gate.gateKey, focused]);
   const closed = gate.state === "PENDING" && run && isFinal(run);
-  const open = gate.state === "PENDING" && !closed;
-  return html`<article class=${cx("gate", !bare && "card")} id=${`gate-${gate.gateKey}`} data-state=${closed ? "CLOSED" : gate.state} tabindex="-1" ref=${element} aria-label=${titleOf(gate)}>
+  const answered = gate.state === "PENDING" && !closed && gate.origin !== null; // the run has yet to take it
+  const open = gate.state === "PENDING" && !closed && !answered;
+  return html`<article class=${cx("gate", !bare && "card")} id=${`gate-${gate.gateKey}`} data-state=${closed ? "CLOSED" : answered ? "ANSWERED" : gate.state} tabindex="-1" ref=${element} aria-label=${titleOf(gate)}>
     <div class="gate-body">
       <header class="gate-head"><span class=${cx("gate-mark", open && "open")}><${Icon} name="shield" /></span><div class="grow"><h2>${titleOf(gate)}</h2>
-        <p class="tiny dim"><code class="tiny">${gateName(gate.gateKey)}</code> · asked <${Time} ms=${gate.createdAt} /></p></div>${!open && html`<${Pill} state=${closed ? "CANCELLED" : gate.state} word=${closed ? "Closed" : undefined} />`}</header>
+        <p class="tiny dim"><code class="tiny">${gateName(gate.gateKey)}</code> · asked <${Time} ms=${gate.createdAt} /></p></div>${!open && html`<${Pill} state=${closed ? "CANCELLED" : answered ? "RECEIVED" : gate.state} word=${closed ? "Closed" : undefined} />`}</header>
       ${open && html`<${Deadline} gate=${gate} />`}
-      ${!open && html`<${Outcome} gate=${gate} closed=${closed} resumable=${run?.status === "CANCELLED"} />`}
-      <${GateFacts} gate=${gate} />
+      ${!open && html`<${Outcome} gate=${gate} closed=${closed} answered=${answered} resumable=${run?.status === "CANCELLED"} />`}
+      <${GateFacts} gate=${gate} patches=${patches} />
       ${open && html`<${GateForm} key=${gate.gateKey} gate=${gate} focusKeys=${focusKeys} onAnswered=${onAnswered} onStale=${onStale} />`}
     </div>
   </article>`;
@@ -172,8 +177,9 @@ function Deadline({ gate }) {
 }
 
 /** How it was answered, or why it no longer can be. */
-function Outcome({ gate, closed, resumable }) {
+function Outcome({ gate, closed, answered, resumable }) {
   if (closed) return html`<div class="note"><${Dot} state="CANCELLED" /><span class="grow">The run ended without an answer, so nothing can be decided here any more${resumable ? " unless it is resumed" : ""}.</span></div>`;
+  if (answered) return html`<div class="note tone-run" role="status"><${Dot} state="RECEIVED" /><span class="grow">Somebody has answered this (${gate.origin}). The run takes the answer as soon as a worker is free.</span></div>`;
   if (gate.state === "TIMED_OUT") return html`<div class="note tone-bad"><${Dot} state="TIMED_OUT" /><span class="grow">Nobody answered by ${clock(gate.deadlineAt)}. That counts as a no.</span></div>`;
   const { payload = {}, at, payloadHash } = gate.result ?? {};
   const said = payload ?? {};
@@ -202,14 +208,8 @@ export function fateOf(patch) {
   return ["mute", "not applied", null];
 }
 
-/**
- * @param {{wid: string, store?: import("../store.js").RunStore, empty?: any, hotkeys?: boolean}} props
- *   store: of the run that is open, which keeps them current; without one they are read here. hotkeys: n and N lead from file to file
- */
-export function Patches({ wid, store, empty, hotkeys }) {
-  const own = useResource(store ? null : path`/api/runs/${wid}/patches`);
-  const patches = store ? store.patches.value : own.data;
-  const error = store ? null : own.error;
+/** @param {{patches: object[]|null|undefined, hotkeys?: boolean}} props hotkeys: n and N lead from file to file */
+export function Patches({ patches, hotkeys }) {
   const list = useRef(null);
   const [at, setAt] = useState(-1);
   const step = (by) => {
@@ -220,9 +220,8 @@ export function Patches({ wid, store, empty, hotkeys }) {
     files[next]?.querySelector("header button").focus({ preventScroll: true });
   };
   useKeys(hotkeys ? { n: () => step(1), N: () => step(-1) } : {});
-  if (error) return html`<${ErrorBox} error=${error} onRetry=${own.refresh} />`;
   if (!patches) return html`<${Loading} rows=${6} />`;
-  if (!patches.length) return empty ?? html`<${Empty} icon="file" title="No file changes"><p>A run that changes files shows them here, before they are approved.</p></${Empty}>`;
+  if (!patches.length) return html`<${Empty} icon="file" title="No file changes"><p>A run that changes files shows them here, before they are approved.</p></${Empty}>`;
   return html`<section class="patches" ref=${list} aria-label="File changes">
     <div class="toolbar"><h2>${plural(patches.length, "file")}</h2><${Changed} ...${sizeOf(patches)} /><span class="end"></span>
       ${hotkeys && patches.length > 1 && html`<span class="row"><${Button} kind="quiet" small icon="up" label="Previous file (N)" onClick=${() => step(-1)} /><${Button} kind="quiet" small icon="down" label="Next file (n)" onClick=${() => step(1)} /></span>`}
@@ -254,7 +253,7 @@ export function PatchesTab({ store }) {
   const patches = store.patches.value ?? [];
   const events = patches.flatMap((patch) => [[patch.appliedAt, "applied", patch], [patch.rolledBackAt, "taken back", patch]]).filter(([at]) => at).sort(([a], [b]) => a - b);
   return html`<div class="board-body"><${ErrorBox} error=${error} onRetry=${read} />
-    ${!(error && !store.patches.value) && html`<${Patches} wid=${store.wid} store=${store} hotkeys />`}
+    ${!(error && !store.patches.value) && html`<${Patches} patches=${store.patches.value} hotkeys />`}
     ${events.length > 0 && html`<section class="stack tight"><h3>In order</h3><ul class="lines">${events.map(([at, what, patch]) => html`<li class="row" key=${`${at}${what}${patch.patchIndex}`}><time class="num dim">${clock(at)}</time><span class="grow wrap mono">${patch.targetPath}</span><span>${what}</span></li>`)}</ul></section>`}
   </div>`;
 }
@@ -263,7 +262,7 @@ export function PatchesTab({ store }) {
 // The gate tab: the decision beside what is decided on.
 
 /** The gate to show: the one that the address names, else the first open one, else the latest. Pure. */
-export const chosen = (gates, key) => gates.find((gate) => gate.gateKey === key) ?? gates.find((gate) => gate.state === "PENDING") ?? gates.at(-1);
+const chosen = (gates, key) => gates.find((gate) => gate.gateKey === key) ?? gates.find((gate) => gate.state === "PENDING") ?? gates.at(-1);
 
 /** @param {{store: import("../store.js").RunStore, params: object}} props */
 export function GateTab({ store, params }) {
@@ -272,15 +271,24 @@ export function GateTab({ store, params }) {
   const gate = chosen(gates, params.gate);
   if (!gate) return html`<div class="board-body"><${Empty} icon="shield" title="No question yet"><p>${["SUCCESS", "ERROR", "CANCELLED"].includes(store.header.value.status) ? "This run ended without asking anybody." : "A run that needs a person opens a gate; it is shown here at once."}</p></${Empty}></div>`;
   const unknown = params.gate && gate.gateKey !== params.gate;
-  const hints = gate.prompt.uiHints;
-  const alone = !hints?.diff && store.patches.value?.length === 0;
-  return html`<div class=${cx("board-body", alone ? "gate-alone" : "gate-split")}>
+  const patches = store.patches.value;
+  return html`<div class=${cx("board-body", isAlone(gate, patches) ? "gate-alone" : "gate-split")}>
     <div class="stack">
       ${unknown && html`<div class="note tone-wait"><${Dot} state="WAITING" /><span>This run has no gate <code>${params.gate}</code>; this is another one of its gates.</span></div>`}
       ${gates.length > 1 && html`<nav class="gate-picks" aria-label="Gates of this run">${gates.map((one) => html`<button type="button" key=${one.gateKey} class="btn small" aria-pressed=${String(one === gate)} onClick=${() => patch({ gate: one.gateKey })}><${Dot} state=${one.state === "PENDING" ? "WAITING" : one.state} label=${one.state} />${gateName(one.gateKey)}</button>`)}</nav>`}
-      <${GateCard} key=${gate.gateKey} gate=${gate} run=${store.header.value} focusKeys focused=${params.gate === gate.gateKey} onAnswered=${() => store.readGates()} onStale=${() => store.readGates()} />
+      <${GateCard} key=${gate.gateKey} gate=${gate} run=${store.header.value} patches=${patches} focusKeys focused=${params.gate === gate.gateKey} onAnswered=${() => store.readGates()} onStale=${() => store.readGates()} />
     </div>
-    ${!alone && html`<div class="stack">${hints?.diff ? html`<${Diff} path=${`${hints.recipe}@${hints.toV}`} text=${hints.diff} mode=${diffMode.value} />`
-      : error ? html`<${ErrorBox} error=${error} onRetry=${read} />` : html`<${Patches} wid=${store.wid} store=${store} hotkeys />`}</div>`}
+    ${!isAlone(gate, patches) && html`<div class="stack"><${Beside} gate=${gate} patches=${patches} error=${error} onRetry=${read} hotkeys /></div>`}
   </div>`;
+}
+
+/** Whether nothing would be changed by the answer, so that the question stands alone. Pure. */
+export const isAlone = (gate, patches) => !gate.prompt.uiHints?.diff && patches?.length === 0;
+
+/** What stands beside a decision: the changes that it is about. */
+export function Beside({ gate, patches, error, onRetry, hotkeys }) {
+  const hints = gate.prompt.uiHints;
+  if (hints?.diff) return html`<${Diff} path=${`${hints.recipe}@${hints.toV}`} text=${hints.diff} mode=${diffMode.value} />`;
+  if (error) return html`<${ErrorBox} error=${error} onRetry=${onRetry} />`;
+  return html`<${Patches} patches=${patches} hotkeys=${hotkeys} />`;
 }

@@ -1,7 +1,7 @@
 /** What a run left behind: the artifacts tab and the proof tab. */
 import { html, useEffect, useState } from "../lib.js";
 import { api, path, url, useResource } from "../data.js";
-import { bytes, clock, patch, plural, to } from "../state.js";
+import { bytes, clock, parseJson, patch, plural, to } from "../state.js";
 import { isFinal } from "../store.js";
 import { titleOf } from "../timeline/layout.js";
 import { Json, Table } from "../ui/content.js";
@@ -66,7 +66,7 @@ function Preview({ artifact, onClose }) {
 
 function Content({ text, type }) {
   if (type.startsWith("application/json") && text.length <= LONGEST_SHOWN) {
-    try { return html`<div class="code soft" tabindex="0" role="region" aria-label="Content"><${Json} value=${JSON.parse(text)} open=${2} /></div>`; } catch { /* shown as text */ }
+    try { return html`<div class="code soft" tabindex="0" role="region" aria-label="Content"><${Json} value=${parseJson(text)} open=${2} /></div>`; } catch { /* shown as text */ }
   }
   const cut = text.length > LONGEST_SHOWN;
   return html`${cut && html`<p class="dim">The first ${bytes(LONGEST_SHOWN)} of ${bytes(text.length)}; download it for the rest.</p>`}

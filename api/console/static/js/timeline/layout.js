@@ -59,6 +59,25 @@ export function spanOf(row, now) {
   return [row.startedAt, Math.max(to, row.startedAt)];
 }
 
+/**
+ * The attempts of a row over its time: what lies between two of them is a back-off. None where there was one attempt only.
+ * @returns {{from: number, to: number, failed: boolean}[]}
+ */
+export function triesOf(row, now) {
+  const [from, end] = spanOf(row, now);
+  const known = (row.attempts ?? []).filter((one) => one.endedAt !== undefined);
+  const open = isActive(row);
+  if (known.length + open < 2) return [];
+  let at = from;
+  const tries = known.map((one, i) => {
+    const to = Math.min(end, Math.max(at, !open && i === known.length - 1 ? end : one.endedAt));
+    const begun = i === 0 ? from : Math.min(to, Math.max(at, one.startedAt));
+    at = to;
+    return { from: begun, to, failed: one.errCode !== "NONE" };
+  });
+  return open ? [...tries, { from: at, to: end, failed: false }] : tries;
+}
+
 /** The times in which somebody works, put together. @returns {[number, number][]} */
 function busyTimes(rows, now) {
   const spans = rows.filter((row) => !isWait(row)).map((row) => spanOf(row, now)).sort(([a], [b]) => a - b);

@@ -2,15 +2,14 @@
 import { cx, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../lib.js";
 import { useKeys } from "../frame.js";
 import { duration, idle, patch } from "../state.js";
-import { axisOf, hasFailed, isActive, isWait, lanesOf, nodesOf, spanOf, stateOf, ticksOf, titleOf, viewOf } from "./layout.js";
-import { Empty, Lazy, Seg } from "../ui/feedback.js";
+import { axisOf, hasFailed, isActive, isWait, lanesOf, nodesOf, placeOf, spanOf, stateOf, ticksOf, timeAt, titleOf, triesOf, viewOf } from "./layout.js";
+import { Empty, Seg } from "../ui/feedback.js";
 import { Button, Dot, Icon, look, Tag } from "../ui/parts.js";
 
 // Row -------------------------------------------------------------------------------------------------
-// One line of a timeline: its name, and its bar. Shapes: solid is work, hatched a wait, a thin line queueing, a notch a failed attempt.
+// One line of a timeline: its name, and its bar. Shapes: solid is work, hatched a wait, a thin line queueing, red an attempt that failed, dotted its back-off.
 
 const LANES = 8;
-const KIND = { gate: "gate", call: null, step: null, child: null };
 /** A bar at the very end still shows. */
 const start = (x) => (x > 0.99 ? `min(${across(x)}, 100% - 4px)` : across(x));
 const across = (x) => `${(Math.min(1.2, Math.max(-0.2, x)) * 100).toFixed(3)}%`;
@@ -37,23 +36,24 @@ export function Row({ node, index, selected, view, now, onSelect, onFold, id }) 
       ${group ? html`<span aria-hidden="true" class=${cx("tl-fold", node.open && "open")} onClick=${(event) => { event.stopPropagation(); onFold(node); }}><${Icon} name="right" small /></span>` : html`<span class="tl-fold"></span>`}
       <${Dot} state=${state} /><span class="clip" title=${label}>${label}</span><span class="sr">${look(state).word}</span>
       ${group && html`<span class="tiny dim num">${group.filter((row) => row.endedAt).length}/${group.length}</span>`}
-      ${!group && KIND[node.row.kind] && html`<${Tag} tone=${isActive(node.row) ? "wait" : undefined}>${KIND[node.row.kind]}</${Tag}>`}
+      ${!group && isWait(node.row) && html`<${Tag} tone=${isActive(node.row) ? "wait" : undefined}>gate</${Tag}>`}
       ${failedTries > 0 && html`<${Tag} tone="bad" title=${`${failedTries} failed before it`}>×${failedTries + 1}</${Tag}>`}
     </div>
-    <div role="gridcell" class="tl-lane"><span class="sr">${duration(to - from)}</span>${group ? html`<${GroupBar} rows=${group} from=${from} to=${to} view=${view} now=${now} />` : html`<${Bar} row=${node.row} state=${state} from=${from} to=${to} view=${view} tries=${failedTries} />`}
+    <div role="gridcell" class="tl-lane"><span class="sr">${duration(to - from)}</span>${group ? html`<${GroupBar} rows=${group} from=${from} to=${to} view=${view} now=${now} />` : html`<${Bar} row=${node.row} state=${state} from=${from} to=${to} view=${view} now=${now} />`}
       <${Length} x0=${view(from)} x1=${view(to)} text=${duration(to - from)} /></div>
   </div>`;
 }
 
 const groupSpan = (rows, now) => rows.map((row) => spanOf(row, now)).reduce(([a, b], [c, d]) => [Math.min(a, c), Math.max(b, d)]);
 
-function Bar({ row, state, from, to, view, tries }) {
+function Bar({ row, state, from, to, view, now }) {
   const x0 = view(from), x1 = view(to);
   if (x1 < 0 || x0 > 1) return html`<i class="tl-off" data-side=${x1 < 0 ? "left" : "right"}></i>`;
   const queued = row.queuedAt && row.queuedAt < from ? view(row.queuedAt) : null;
+  const tries = triesOf(row, now);
   return html`${queued !== null && html`<i class="tl-queue" style=${{ left: across(queued), width: across(x0 - queued) }}></i>`}
-    <i class=${cx("tl-bar", `fill-${look(state).tone}`, isWait(row) && "wait", isActive(row) && "open")} style=${{ left: start(x0), width: across(x1 - x0) }}>
-      ${tries > 0 && Array.from({ length: Math.min(tries, 5) }, (_, i) => html`<b key=${i}></b>`)}</i>`;
+    ${tries.length ? html`<i class="tl-backoff" style=${{ left: across(x0), width: across(x1 - x0) }}></i>${tries.map((one, i) => html`<i key=${i} class=${cx("tl-bar", one.failed ? "fill-bad" : `fill-${look(state).tone}`, i === tries.length - 1 && isActive(row) && "open")} style=${{ left: start(view(one.from)), width: across(view(one.to) - view(one.from)) }}></i>`)}`
+      : html`<i class=${cx("tl-bar", `fill-${look(state).tone}`, isWait(row) && "wait", isActive(row) && "open")} style=${{ left: start(x0), width: across(x1 - x0) }}></i>`}`;
 }
 
 function GroupBar({ rows, from, to, view, now }) {
@@ -72,6 +72,50 @@ function Length({ x0, x1, text }) {
   if (x1 < 0 || x0 > 1) return null;
   const after = x1 < 0.86 || x0 < 0.14;
   return html`<span class=${cx("tl-long num", after && x1 > 0.86 && "inside")} style=${after ? (x1 > 0.86 ? { right: "8px" } : { left: `calc(${across(x1)} + 7px)` }) : { right: `calc(${across(1 - x0)} + 7px)` }}>${text}</span>`;
+}
+
+// Overview --------------------------------------------------------------------------------------------
+// All of a long run in a strip: drag over it to look at a part of it.
+
+const BINS = 240;
+const HEIGHT = 34;
+
+/** How much goes on at each place, and the worst state there. Pure. */
+function density(rows, axis, now) {
+  const bins = Array.from({ length: BINS }, () => ({ n: 0, bad: false, wait: false }));
+  for (const row of rows) {
+    const [from, to] = spanOf(row, now);
+    const first = Math.min(BINS - 1, Math.floor(placeOf(axis, from) * BINS)), last = Math.min(BINS - 1, Math.floor(placeOf(axis, to) * BINS));
+    const tone = look(stateOf(row)).tone;
+    for (let i = first; i <= last; i += 1) {
+      bins[i].n += 1;
+      if (tone === "bad") bins[i].bad = true;
+      if (row.kind === "gate") bins[i].wait = true;
+    }
+  }
+  return bins;
+}
+
+/** @param {{rows: object[], axis: object, now: number, window: [number, number], zoomed: boolean, onZoom: (range: [number, number]|null) => void}} props */
+function Overview({ rows, axis, now, window: [from, to], zoomed, onZoom }) {
+  const element = useRef(null);
+  const [drag, setDrag] = useState(null);
+  const bins = useMemo(() => density(rows, axis, now), [rows, axis]);
+  const most = Math.max(1, ...bins.map((bin) => bin.n));
+  const xOf = (event) => { const box = element.current.getBoundingClientRect(); return Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)); };
+  const down = (event) => { event.currentTarget.setPointerCapture(event.pointerId); setDrag([xOf(event), xOf(event)]); };
+  const move = (event) => { if (drag) setDrag([drag[0], xOf(event)]); };
+  const up = () => {
+    if (!drag) return;
+    const [a, b] = [...drag].sort((x, y) => x - y);
+    setDrag(null);
+    onZoom(b - a > 0.004 ? [timeAt(axis, a), timeAt(axis, b)] : null);
+  };
+  const [x0, x1] = drag ? [...drag].sort((a, b) => a - b) : [placeOf(axis, from), placeOf(axis, to)];
+  return html`<div class="tl-overview"><svg ref=${element} viewBox=${`0 0 ${BINS} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label="All of the run; drag to look at a part" onPointerDown=${down} onPointerMove=${move} onPointerUp=${up} onPointerCancel=${() => setDrag(null)}>
+      ${bins.map((bin, i) => bin.n > 0 && html`<rect key=${i} x=${i} width="1" y=${HEIGHT - 3 - (bin.n / most) * (HEIGHT - 6)} height=${Math.max(2, (bin.n / most) * (HEIGHT - 6))} class=${bin.bad ? "fill-bad" : bin.wait ? "fill-wait" : "fill-ok"} />`)}
+      <rect class="tl-window" x=${x0 * BINS} width=${Math.max(0.8, (x1 - x0) * BINS)} y="0" height=${HEIGHT} />
+    </svg>${zoomed && html`<${Button} small kind="quiet" icon="cross" onClick=${() => onZoom(null)}>Whole run</${Button}>`}</div>`;
 }
 
 // Timeline --------------------------------------------------------------------------------------------
@@ -153,7 +197,7 @@ export function Timeline({ rows, total, loaded, params, now, selected, onOpen })
       <span class="end"></span>${!loaded && html`<span class="small dim num" role="status">${rows.length} of ${total} rows</span>`}
       <${Button} icon="fold" pressed=${idle.value} onClick=${() => { idle.value = !idle.value; }}>Collapse idle</${Button}>
     </div>
-    ${many && html`<${Lazy} load=${() => import("./overview.js")} name="Overview" meanwhile=${html`<div class="tl-overview"></div>`} props=${{ rows, axis, now: until, window: [from, to], zoomed: Boolean(zoom), onZoom: (range) => patch(range ? { from: Math.round(range[0] - axis.from), to: Math.round(range[1] - axis.from) } : { from: "", to: "" }) }} />`}
+    ${many && html`<${Overview} rows=${rows} axis=${axis} now=${until} window=${[from, to]} zoomed=${Boolean(zoom)} onZoom=${(range) => patch(range ? { from: Math.round(range[0] - axis.from), to: Math.round(range[1] - axis.from) } : { from: "", to: "" })} />`}
     <div class="tl-scroll" ref=${scroller} role="treegrid" aria-label="What the run did" aria-rowcount=${nodes.length + 1} aria-colcount="2" tabindex="0" aria-activedescendant=${index >= first && index < last ? `tl-${index}` : null} onKeyDown=${onKeyDown}>
       <${Head} axis=${axis} from=${from} to=${to} view=${view} width=${at.width} />
       <div class="tl-body" role="rowgroup" style=${{ height: `${nodes.length * ROW}px` }}>

@@ -1,10 +1,11 @@
 /** Content to look at: JSON, diffs, tables. */
 import { cx, html, useMemo, useState } from "../lib.js";
+import { digitsOf } from "../state.js";
 import { Copy } from "./feedback.js";
 import { Icon } from "./parts.js";
 
 // Json ------------------------------------------------------------------------------------------------
-// JSON to look at: folded, a hundred entries at a time. Numbers too large for JavaScript are shown from the text.
+// JSON to look at: folded, a hundred entries at a time.
 
 const PAGE = 100;
 const LONG = 400;
@@ -20,7 +21,7 @@ export const JsonCard = ({ title, value, open }) => html`<section class="stack t
 
 function Node({ name, value, open }) {
   const key = name === undefined ? null : html`<span class="k">${name}: </span>`;
-  if (value === null || typeof value !== "object") return html`<div>${key}<${Leaf} value=${value} /></div>`;
+  if (value === null || typeof value !== "object" || digitsOf(value)) return html`<div>${key}<${Leaf} value=${value} /></div>`;
   const entries = Array.isArray(value) ? value.map((one, i) => [i, one]) : Object.entries(value);
   const size = Array.isArray(value) ? `[${entries.length}]` : `{${entries.length}}`;
   if (!entries.length) return html`<div>${key}<span class="of">${size}</span></div>`;
@@ -39,7 +40,7 @@ function Branch({ key_, size, entries, open }) {
 
 function Leaf({ value }) {
   const [whole, setWhole] = useState(false);
-  if (typeof value !== "string") return html`<span class=${typeof value === "number" ? "n" : "b"}>${String(value)}</span>`;
+  if (typeof value !== "string") return html`<span class=${typeof value === "boolean" || value === null ? "b" : "n"}>${digitsOf(value) ?? String(value)}</span>`;
   const cut = !whole && value.length > LONG;
   return html`<span class="s">"${cut ? value.slice(0, LONG) : value}"</span>${cut && html` <button type="button" class="link" onClick=${() => setWhole(true)}>${value.length - LONG} characters more</button>`}`;
 }

@@ -54,11 +54,11 @@ export const Bare = ({ label, onClose, children }) => html`<dialog ...${useModal
 // A dialog for anything that is kept with who did it and why.
 
 /**
- * @param {{title: any, verb: string, danger?: boolean, why?: string, unsigned?: boolean, keep?: string, onClose: () => void,
+ * @param {{title: any, verb: string, danger?: boolean, why?: string, keep?: string, onClose: () => void,
  *   send: (by: {actor: string, reason: string}) => Promise<void>, children?: any}} props
- *   why: the reason that it is off; unsigned: nobody and nothing is kept with it, so it is only confirmed; send: does it; a refusal is shown and the dialog stays.
+ *   why: the reason that it is off; send: does it; a refusal is shown and the dialog stays.
  */
-export function ReasonDialog({ title, verb, danger, why, unsigned, keep = "Keep as it is", onClose, send, children }) {
+export function ReasonDialog({ title, verb, danger, why, keep = "Keep as it is", onClose, send, children }) {
   const [by, setBy] = useState(signedInAs ?? actor.value);
   const [reason, setReason] = useState("");
   const [tried, setTried] = useState(false);
@@ -67,10 +67,10 @@ export function ReasonDialog({ title, verb, danger, why, unsigned, keep = "Keep 
   const act = async (event) => {
     event?.preventDefault();
     setTried(true);
-    if (busy || why || (!unsigned && (!by.trim() || !reason.trim()))) return;
+    if (busy || why || !by.trim() || !reason.trim()) return;
     setBusy(true);
     setError(null);
-    if (!signedInAs && !unsigned) actor.value = by.trim();
+    if (!signedInAs) actor.value = by.trim();
     try {
       await send({ actor: by.trim(), reason: reason.trim() });
       onClose();
@@ -83,8 +83,8 @@ export function ReasonDialog({ title, verb, danger, why, unsigned, keep = "Keep 
   return html`<${Dialog} title=${title} onClose=${onClose} footer=${html`<${Button} onClick=${onClose}>${keep}</${Button}><${Button} kind=${danger ? "danger-fill" : "primary"} busy=${busy} why=${why} onClick=${act}>${verb}</${Button}>`}>
     ${children}
     <form class="form" novalidate onSubmit=${act}>
-      ${!unsigned && html`<${TextField} label="Reason" autofocus value=${reason} onInput=${setReason} rows=${2} maxlength="2000" onKeyDown=${quick} error=${tried && !reason.trim() ? "Say why; it is kept with the action." : null} />
-        ${signedInAs ? html`<p class="small dim">It is signed with <b>${signedInAs}</b>.</p>` : html`<${TextField} label="Your name" value=${by} onInput=${setBy} maxlength="200" onKeyDown=${quick} error=${tried && !by.trim() ? "Say who you are; it is kept with the action." : null} />`}`}
+      <${TextField} label="Reason" autofocus value=${reason} onInput=${setReason} rows=${2} maxlength="2000" onKeyDown=${quick} error=${tried && !reason.trim() ? "Say why; it is kept with the action." : null} />
+        ${signedInAs ? html`<p class="small dim">It is signed with <b>${signedInAs}</b>.</p>` : html`<${TextField} label="Your name" value=${by} onInput=${setBy} maxlength="200" onKeyDown=${quick} error=${tried && !by.trim() ? "Say who you are; it is kept with the action." : null} />`}
       <button type="submit" hidden></button></form>
     <${ErrorBox} error=${error} />
   </${Dialog}>`;
@@ -97,7 +97,7 @@ const WORDS = {
   cancel: { verb: "Cancel", done: "Cancelled", effect: "It ends, with the workflows that it started. A step under way is cut off, and a run's patches are taken back." },
   resume: { verb: "Resume", done: "Resumed", effect: "It goes on from its journal, under its id. A run that was at a gate is there again, with the time that the gate has left." },
   fork: { verb: "Fork", done: "Forked", effect: "A copy starts under a new id. It keeps the records before the step and makes the rest anew. The original stays as it is." },
-  retry: { verb: "Try again", done: "It tries again", unsigned: true, effect: "The same run goes on from its first step without a result. What went well is not done again; an approved plan stays approved, a refused one is asked about again." },
+  retry: { verb: "Try again", done: "It tries again", effect: "The same run goes on from its first step without a result. What went well is not done again; an approved plan stays approved, a refused one is asked about again." },
   improve: { verb: "Improve the recipe of", button: "Improve", done: "An improvement is under way", effect: "The cause is looked for and a new version of the recipe is drafted. A person is asked at a gate before anything is changed; then it is proven, and this run's form is run again." },
 };
 
@@ -113,11 +113,11 @@ export function ActionDialog({ op, wid, what, steps = [], stepN: first, onClose,
   const words = WORDS[op];
   const [stepN, setStepN] = useState(String(first ?? (steps.findLast((step) => !step.stepId.startsWith("DBOS.")) ?? steps.at(-1))?.functionId ?? 1));
   const send = async (signed) => {
-    const answer = await api.post(addressOf(op, wid), { ...(words.unsigned ? {} : signed), ...(op === "fork" ? { stepN: Number(stepN) } : {}) });
+    const answer = await api.post(addressOf(op, wid), { ...signed, ...(op === "fork" ? { stepN: Number(stepN) } : {}) });
     toast(words.done, { more: answer.forkedWorkflowID ?? wid });
     onDone?.(answer);
   };
-  return html`<${ReasonDialog} title=${html`${words.verb} ${what ?? "this workflow"}`} verb=${words.button ?? words.verb} danger=${op === "cancel"} unsigned=${words.unsigned} onClose=${onClose} send=${send}>
+  return html`<${ReasonDialog} title=${html`${words.verb} ${what ?? "this workflow"}`} verb=${words.button ?? words.verb} danger=${op === "cancel"} onClose=${onClose} send=${send}>
     <p class="dim">${words.effect}</p><p class="mono small wrap">${wid}</p>
     ${op === "fork" && html`<${ForkFrom} steps=${steps} value=${stepN} onChange=${setStepN} />`}
   </${ReasonDialog}>`;

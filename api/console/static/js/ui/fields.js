@@ -1,5 +1,6 @@
 /** Form fields, and a form from JSON Schema. What the schema cannot say in fields is a field of JSON. */
 import { html, useId } from "../lib.js";
+import { parseJson } from "../state.js";
 
 /** A labelled field: html`<${Field} label="Reason" error=${…}>${(id) => html`<input id=${id} …>`}</${Field}>`. */
 export function Field({ label, hint, error, optional, children }) {
@@ -57,7 +58,7 @@ export function dataOf(schema, values) {
       if (Number.isNaN(number) || (one.type === "integer" && !Number.isInteger(number))) errors[name] = one.type === "integer" ? "must be a whole number" : "must be a number";
       else data[name] = number;
     } else if (kind === "json") {
-      try { data[name] = JSON.parse(typed); } catch { errors[name] = "is not JSON"; }
+      try { data[name] = parseJson(typed); } catch { errors[name] = "is not JSON"; }
     } else data[name] = typed;
   }
   return { data, errors };
