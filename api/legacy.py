@@ -75,6 +75,8 @@ async def get_run(door: Door, request: Request) -> Response:
 
 
 async def retry_run(door: Door, request: Request) -> Response:
+    """An unknown run speaks before the body."""
+    await run_of(door, request)
     asked = parse(RetryRequest, await read_signed(door, request))
     again = await ops.retry(door.engine, request.path_params["wid"], asked, version=door.config.app_version)
     return json_response(RetryAccepted(accepted=True, newRunId=again.run_id, fromStep=again.from_step).document(), 202)

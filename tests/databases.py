@@ -22,6 +22,7 @@ DROP: LiteralString = "drop database {} with (force)"
 RENAME: LiteralString = "alter database {} rename to {}"
 CUT_OFF: LiteralString = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s"
 GONE_S = 5.0
+MOST_USES = 50  # each leaves a few hundred dead rows in the catalogs
 
 # What tests may have changed beside rows. A row of a catalog that was written again has another xmin; pg_class is written by truncate too.
 CATALOGS: LiteralString = """
@@ -58,6 +59,7 @@ class Databases:
         self._server = server
         self._admin: Connection | None = None
         self._spare: dict[str, list[str]] = {}
+        self._left: dict[str, int] = {}  # how often a database may still be used
         self._as_new: dict[str, tuple[object, dict[str, object]]] = {}
 
     @contextmanager
@@ -90,9 +92,12 @@ class Databases:
     def _take(self, template: str) -> str:
         name = _name()
         if spare := self._spare.get(template):
-            self._rename(spare.pop(), name)
+            old = spare.pop()
+            self._left[name] = self._left.pop(old)
+            self._rename(old, name)
         else:
             self._tell(CREATE, name, template)
+            self._left[name] = MOST_USES
             if template not in self._as_new:
                 with self._connect(name) as conn:
                     self._as_new[template] = _as_is(conn)
@@ -100,13 +105,15 @@ class Databases:
 
     def _give_back(self, template: str, name: str) -> None:
         spare = _name()
+        left = self._left.pop(name) - 1
         try:
             self._rename(name, spare)
         except psycopg.errors.ObjectInUse:  # somebody came back at once
             spare = name
         else:
             with self._connect(spare) as conn:
-                if _emptied(conn, *self._as_new[template]):
+                if left and _emptied(conn, *self._as_new[template]):
+                    self._left[spare] = left
                     self._spare.setdefault(template, []).append(spare)
                     return
         self._tell(DROP, spare)

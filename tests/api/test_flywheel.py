@@ -38,12 +38,17 @@ class Clicks:
         assert answer.status_code in (200, 201), answer.text
         return answer.json()["workflowID"]
 
-    async def reply(self, wid: str, choice: str) -> None:
+    async def gate(self, wid: str) -> Any:
+        """The gate at which it waits; a run says that it waits just before."""
         async with asyncio.timeout(WAIT_S):
             while not (gates := [gate for gate in await self.json(f"/api/runs/{wid}/gates") if gate["state"] == "PENDING"]):
                 await asyncio.sleep(0.02)
+        return gates[0]
+
+    async def reply(self, wid: str, choice: str) -> None:
+        gate = await self.gate(wid)
         said = {"payload": {"choice": choice, "actor": "ben"}, "dedupeKey": f"{choice}-1", "origin": "manual"}
-        answer = await self.client.post(f"/api/runs/{wid}/gates/{gates[0]['gateKey']}/reply", json=said)
+        answer = await self.client.post(f"/api/runs/{wid}/gates/{gate['gateKey']}/reply", json=said)
         assert answer.status_code == 200, answer.text
 
     async def header(self, wid: str, *statuses: str) -> Any:
@@ -75,7 +80,7 @@ async def test_a_person_turns_the_wheel_once(clicks: Clicks) -> None:
     assert (asked.json()["status"], asked.json()["failedWorkflowID"], asked.json()["toV"]) == ("under_way", failed, None)
     waiting = await clicks.header(improvement, "WAITING_INPUT")
     assert (waiting["workflowName"], waiting["recipeRef"]) == ("ImproveRecipe", {"id": "wheel", "v": "1.0.0"})
-    (gate,) = await clicks.json(f"/api/runs/{improvement}/gates")
+    gate = await clicks.gate(improvement)
     assert "FAIL_ME" in gate["prompt"]["uiHints"]["diff"]
     assert improvement in [row["workflowID"] for row in await clicks.json("/api/hitl/inbox")]
     await clicks.reply(improvement, "yes")

@@ -60,11 +60,11 @@ def test_everything_that_is_told_is_documented_and_nothing_else(observed: Observ
 
 def test_a_worker_tells_of_its_runs_steps_and_commits(observed: Observed) -> None:
     found = samples(observed.metrics["worker"])
-    # A run that was parked twice, and before it the two of its recipe's fixture.
+    # A run that was parked twice, and before it the two of its recipe's fixture, which may have their answers before they park.
     runs, fixtures = 1, 2
     claimed = of(found, "holdfast_runs_claimed_total", workflow="RunIntent")
     assert claimed == runs + fixtures + of(found, "holdfast_runs_ended_total", workflow="RunIntent", how="parked")
-    assert claimed >= 3 * runs + 2 * fixtures
+    assert claimed >= 3 * runs + fixtures
     assert of(found, "holdfast_runs_ended_total", workflow="ExecuteTask", how="SUCCESS") == runs + fixtures
     assert of(found, "holdfast_step_attempt_seconds_count", step="CompileST", outcome="ok") == runs + fixtures
     records, commits = (of(found, f"holdfast_journal_commit_records_{part}") for part in ("sum", "count"))

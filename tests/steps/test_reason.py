@@ -99,6 +99,15 @@ class Asked(Workshop):
     async def is_at_work(self, id: str) -> bool:
         return (await self.row(id))["owner_xid"] is not None
 
+    async def look_again(self) -> None:
+        """What a claim found empty or full is looked at again a moment later, which never comes while the clock stands still."""
+        while True:
+            await self.value(
+                "with due as (update engine.queue_partition set due_at_ms = 0 where state in ('e', 'g') and due_at_ms > 0 returning 1) "
+                "select count(*) from due"
+            )
+            await asyncio.sleep(0.05)
+
     async def free(self, id: str = "busy") -> None:
         held[id].set()
         await self.result(id)
@@ -110,7 +119,9 @@ async def shop(shared_database: str) -> AsyncIterator[Asked]:
         shop = Asked(engine, shared_database)
         await shop.empty()
         await shop.set_clock()
+        looking = asyncio.create_task(shop.look_again())
         yield shop
+        looking.cancel()
         await shop.stop_all()
 
 

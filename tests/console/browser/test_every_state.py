@@ -138,6 +138,7 @@ async def visitor(visit: Visit) -> Visitor:
     return visitor
 
 
+@pytest.mark.slow
 async def test_every_state_of_every_board_is_for_everybody(visitor: Visitor, stage: Stage) -> None:
     """In one window: each state in both themes by axe, and on a phone without scrolling sideways."""
     page = await visitor.open("/")
