@@ -2,8 +2,8 @@
 
 Clients that wait for a gate, or follow a run, wait on a flag in memory. One connection a process listens for the
 events that workflows set, the streams that they write and the messages that they get, and raises the flags; who is
-woken reads the database once. A notification is only a hint, and most of what a run does is not told at all, so a re-check, one statement
-for everybody who waits, finds the rest. While nobody waits, nothing listens.
+woken reads the database once. A notification is only a hint, and most of what a run does is not told at all, so a
+re-check, one statement for everybody who waits, finds the rest. While nobody waits, nothing listens.
 """
 
 import asyncio

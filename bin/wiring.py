@@ -78,7 +78,7 @@ def migrated_database(settings: Settings) -> str:
 def calm_garbage_collector() -> None:
     """For a process that works for long: leave alone what the imports made, and look seldom through what it makes and drops.
 
-    But by the clock, too: a process with little to do would gather unreachable cycles for hours, some 10 MB in each.
+    But by the clock, too: a process with little to do would keep unreachable cycles for hours.
     """
     gc.collect()
     gc.freeze()

@@ -14,23 +14,17 @@ import pytest
 
 from bin.commands import chaos
 from bin.service import ServiceProcess
-from bin.settings import ROOT
 from bin.soaks import fault_worker
 from bin.soaks.faults import FAULTS
 from bin.soaks.silent_proxy import Way
+from tests.platform.drills import played
 
 GOOD = r": \d+ runs, all terminal; 0 lost, 0 doubled, 0 stranded; silence \d+\.\d s; 17 of 17 oracles hold, "
 QUICK = "statement-timeout"
 
 
 def play(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "bin.commands.chaos", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "STATE_DIR": str(state)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return played("chaos", state, *words, timeout_s=300)
 
 
 def must_go_well(name: str, state: Path, *words: str) -> None:

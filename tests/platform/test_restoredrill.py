@@ -1,24 +1,16 @@
 """bin/restoredrill: a real service, real servers, both ways to restore."""
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from bin.settings import ROOT
+from tests.platform.drills import played
 
 
-def play(state: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "bin.commands.restoredrill", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "STATE_DIR": str(state)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+def play(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return played("restoredrill", state, *words, timeout_s=600)
 
 
 @pytest.mark.slow
